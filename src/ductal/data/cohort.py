@@ -1,0 +1,143 @@
+"""A prepared cohort: decoded patches in one memory-mapped array, and one table row for each."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+from ductal.errors import DataError
+
+PIXELS = "patches.npy"
+TABLE = "patches.parquet"
+QUARANTINE = "quarantine.parquet"
+INFO = "cohort.json"
+
+PATCH_SHAPE = (50, 50, 3)
+COLUMNS = ("patch_id", "patient", "x", "y", "label", "sha1", "selected")
+QUARANTINE_COLUMNS = ("name", "patient", "label", "reason", "detail")
+
+
+class CohortInfo(BaseModel):
+    """What a cohort is and where it came from; `cohort.json`, and part of every run's record.
+
+    `fingerprint` identifies the content (see `fingerprint_of`). `selection` holds what was asked
+    for: ``{"patients": K | None, "limit_per_class": K | None, "seed": int}``. `spacing_um` is the
+    pixel size in micrometres where it is known.
+    """
+
+    name: str
+    source_kind: str
+    synthetic: bool
+    has_patients: bool
+    fingerprint: str
+    n_patches: int
+    n_patients: int
+    n_positive: int
+    quarantined: dict[str, int]
+    selection: dict[str, int | None]
+    notes: list[str]
+    spacing_um: float | None = None
+    ductal_version: str
+    created: str
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """The patches of a study, decoded and checked once; made by `ductal.data.store.prepare`.
+
+    Attributes:
+        folder: where it lives.
+        info: see `CohortInfo`.
+        table: one row per patch, sorted by patient, y, x: patch_id (unique str), patient (str, ""
+            when unknown), x and y (int32, -1 when unknown), label (int8, IDC = 1), sha1 (hex, of
+            the decoded pixels), selected (bool: training may use the row; metrics use all rows).
+        pixels: uint8 (N, 50, 50, 3), RGB, memory-mapped read-only; row i belongs to table row i.
+        quarantine: the files left out: name, patient, label, reason, detail.
+    """
+
+    folder: Path
+    info: CohortInfo
+    table: pd.DataFrame
+    pixels: np.ndarray
+    quarantine: pd.DataFrame
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Cohort:
+        """Open a prepared cohort without reading its pixels into memory.
+
+        Raises:
+            DataError: the folder is no cohort, or its files do not agree with each other.
+        """
+        folder = Path(folder)
+        if not (folder / INFO).is_file():
+            raise DataError(
+                f"{folder} is not a prepared cohort (it has no {INFO}). Run `ductal prepare` first, "
+                "or name the folder that it wrote."
+            )
+        try:
+            info = CohortInfo.model_validate_json((folder / INFO).read_bytes())
+            table = pd.read_parquet(folder / TABLE)
+            quarantine = pd.read_parquet(folder / QUARANTINE)
+            pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, ValidationError) as error:
+            raise _disagree(folder, f"a file cannot be read: {error}") from error
+        problem = _disagreement(info, table, pixels, quarantine)
+        if problem:
+            raise _disagree(folder, problem)
+        return cls(folder, info, table, pixels, quarantine)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int8 (N,): 1 for IDC, 0 for not."""
+        return self.table["label"].to_numpy(np.int8)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """str (N,): what must stay on one side of a split; the patient, or the content hash where unknown."""
+        column = "patient" if self.info.has_patients else "sha1"
+        return self.table[column].to_numpy(dtype=str)
+
+
+def fingerprint_of(table: pd.DataFrame) -> str:
+    """Hex SHA-1 over the sorted lines ``<patch_id> <label> <sha1>``: equal for equal content in any order."""
+    lines = sorted(
+        f"{patch_id} {label} {sha1}\n"
+        for patch_id, label, sha1 in zip(table["patch_id"], table["label"], table["sha1"], strict=True)
+    )
+    return hashlib.sha1("".join(lines).encode()).hexdigest()
+
+
+def _disagree(folder: Path, problem: str) -> DataError:
+    return DataError(
+        f"The cohort in {folder} is damaged or incomplete: {problem}. "
+        "Run `ductal prepare` again with the same source and folder."
+    )
+
+
+def _disagreement(
+    info: CohortInfo, table: pd.DataFrame, pixels: np.ndarray, quarantine: pd.DataFrame
+) -> str | None:
+    """The first way in which the files of a cohort contradict each other, or None."""
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        return f"{TABLE} lacks the columns {', '.join(missing)}"
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != PATCH_SHAPE:
+        return f"{PIXELS} holds {pixels.dtype} {pixels.shape}, not uint8 (N, 50, 50, 3)"
+    if not len(table) == len(pixels) == info.n_patches:
+        return f"{INFO} says {info.n_patches} patches, {TABLE} has {len(table)}, {PIXELS} has {len(pixels)}"
+    if not table["patch_id"].is_unique:
+        return f"{TABLE} names a patch twice"
+    if not table["label"].isin((0, 1)).all() or int(table["label"].sum()) != info.n_positive:
+        return f"the labels in {TABLE} are not the {info.n_positive} positives that {INFO} says"
+    missing = [name for name in QUARANTINE_COLUMNS if name not in quarantine.columns]
+    if missing or len(quarantine) != sum(info.quarantined.values()):
+        return f"{QUARANTINE} does not hold the files that {INFO} says were left out"
+    return None

@@ -1,0 +1,181 @@
+"""The final evaluation of a run: predictions, metrics, figures and report; the only reader of test patients."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ductal.data.audit import AuditReport
+from ductal.data.cohort import Cohort
+from ductal.data.split import Part, Split
+from ductal.errors import RunError
+from ductal.evaluation import figures
+from ductal.evaluation.controls import CONTROLS
+from ductal.evaluation.metrics import best_threshold, evaluate_predictions, join_labels
+from ductal.evaluation.report import write_run_report
+from ductal.files import atomic_folder, write_text
+from ductal.inference.predictor import Predictor
+from ductal.record import describe_data, package_versions, save_predictions
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    run_folder: str | Path,
+    cohort: Cohort,
+    split: Split,
+    *,
+    d4: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a trained run on the validation patients, and on the test patients where there are any.
+
+    Writes predictions, `metrics.json`, figures and `report.html` into the run folder and counts in
+    `run.json` how often its test patients were opened.
+
+    Args:
+        run_folder: as written by `ductal.training.trainer.train`.
+        cohort: the cohort it was trained on, or another one for which `split` was made.
+        split: the split it was trained with.
+        d4: average over the 8 rotations and flips of each patch; recorded with the metrics.
+        progress: called with (patches done, patches in all) for each part.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        RunError: not a finished run, or trained on another cohort or split.
+    """
+    folder = Path(run_folder)
+    record = _read_record(folder)
+    _check_same(record, cohort, split)
+    predictor = Predictor.from_run(folder, d4=d4)
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        return predictor.predict(cohort.pixels, rows, progress=progress)
+
+    metrics = _evaluate_parts(folder, record, cohort, split, predict, predictor.threshold)
+    metrics["d4"] = d4
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2))
+    history = pd.read_csv(folder / "history.csv")
+    (folder / "figures").mkdir(exist_ok=True)
+    figures.curves(history, folder / "figures" / "curves.png")
+    _draw(folder, record["evaluated_on"], cohort, predictor.threshold)
+    write_run_report(folder)
+    return metrics
+
+
+def evaluate_control(
+    name: str, cohort: Cohort, split: Split, audit: AuditReport, out: str | Path, *, seed: int = 42
+) -> Path:
+    """Fit a control model on the training patients and evaluate it like a run; returns its folder.
+
+    Raises:
+        StorageError: the disk refused the write.
+    """
+    started = time.perf_counter()
+    train = split.rows(cohort, "train")
+    control = CONTROLS[name](seed).fit(cohort.pixels[train], cohort.labels[train])
+    record = {
+        "name": name,
+        "control": True,
+        "recipe": {"name": name, "title": control.says},
+        **describe_data(cohort, split, audit),
+        "seed": seed,
+        "versions": package_versions("ductal", "scikit-learn", "numpy"),
+        "device": "CPU",
+        "precision": "float64",
+        "timings": {"train_seconds": time.perf_counter() - started},
+        "test_opened": 0,
+        "evaluated_on": [],
+        "alarms": [],
+        "parameters": {"total": 0, "trainable_last_stage": 0},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        return control.predict(cohort.pixels[rows])
+
+    val = split.rows(cohort, "val")
+    threshold = best_threshold(cohort.labels[val], predict(val))
+    with atomic_folder(Path(out)) as folder:
+        metrics = _evaluate_parts(folder, record, cohort, split, predict, threshold)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    return Path(out)
+
+
+def _evaluate_parts(
+    folder: Path,
+    record: dict[str, Any],
+    cohort: Cohort,
+    split: Split,
+    predict: Callable[[np.ndarray], np.ndarray],
+    threshold: float,
+) -> dict[str, Any]:
+    """Predict and score validation, then test if it has patients; saves predictions and the record."""
+    started = time.perf_counter()
+    metrics: dict[str, Any] = {}
+    parts: list[Part] = ["val", "test"] if split.parts.get("test") else ["val"]
+    for part in parts:
+        if part == "test":
+            # Counted and written before the patients are read, so that a crash cannot hide an opening.
+            record["test_opened"] += 1
+            write_text(folder / "run.json", json.dumps(record, indent=2))
+        rows = split.rows(cohort, part, final_evaluation=True)
+        predictions = save_predictions(folder, part, cohort, rows, predict(rows))
+        metrics[part] = evaluate_predictions(join_labels(predictions, cohort.table.iloc[rows]), threshold)
+    record["evaluated_on"] = parts
+    record["timings"]["evaluate_seconds"] = time.perf_counter() - started
+    write_text(folder / "run.json", json.dumps(record, indent=2))
+    return metrics
+
+
+def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float) -> None:
+    tables = {part: pd.read_parquet(folder / "predictions" / f"{part}.parquet") for part in parts}
+    for part, table in tables.items():
+        y, p = table["label"].to_numpy(), table["prob"].to_numpy()
+        figures.confusion(y, p, threshold, folder / "figures" / f"confusion_{part}.png")
+    names = {"val": "validation", "test": "test"}
+    scores = [
+        (names[part], table["label"].to_numpy(), table["prob"].to_numpy()) for part, table in tables.items()
+    ]
+    figures.roc_pr(scores, folder / "figures" / "roc_pr.png")
+    shown = tables[parts[-1]]
+    rows = pd.Index(cohort.table["patch_id"]).get_indexer(shown["patch_id"])
+    figures.sample_patches(
+        cohort.pixels[rows],
+        shown["label"],
+        shown["prob"],
+        folder / "figures" / "samples.png",
+        patch_ids=shown["patch_id"].tolist(),
+        threshold=threshold,
+    )
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{folder} is not a run folder: run.json cannot be read ({error}). Name a folder under runs/."
+        ) from error
+
+
+def _check_same(record: dict[str, Any], cohort: Cohort, split: Split) -> None:
+    if record["cohort"]["fingerprint"] != cohort.info.fingerprint:
+        raise RunError(
+            f"The run was trained on the cohort {record['cohort']['name']} with other content than "
+            f"{cohort.folder}: its training patients could be among your test patients. Use that cohort."
+        )
+    if record["split"]["id"] != split.identity:
+        raise RunError(
+            f"The run was trained with another split ({record['split']['name']}) than the one given "
+            f"({split.name}). Use the split.json that lies beside its runs/ folder."
+        )

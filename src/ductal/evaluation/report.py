@@ -1,0 +1,195 @@
+"""Reports: one HTML file that opens anywhere, without a network, and says what the figures mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ductal.data.quality import RULES
+from ductal.evaluation import figures
+from ductal.evaluation.compare import HEADINGS, PART_WORDS, RunRecord, caption, load_run, ranked, show
+from ductal.evaluation.report_model import METRICS, flat, inline, model_section
+from ductal.files import write_text
+
+
+def write_run_report(run_folder: Path) -> Path:
+    """Write ``report.html`` into an evaluated run folder, with the figures that are there.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        RunError: as `ductal.evaluation.compare.load_run`.
+        StorageError: the disk refused the write.
+    """
+    run = load_run(run_folder)
+    rows, _ = ranked([run])
+    path = run.folder / "report.html"
+    context = _shared(f"Run {run.name}", [run], rows) | {"runs": [model_section(run)], "comparison": {}}
+    write_text(path, _render(context))
+    return path
+
+
+def write_comparison_report(
+    out: Path, run_folders: list[Path], title: str, *, allow_different: bool = False
+) -> Path:
+    """Write ``<out>/report.html``: verdict, leaderboard, cohort, leak audit and a section for each model.
+
+    Also writes ``<out>/figures/leaderboard.png`` and ``roc_pr.png``.
+
+    Args:
+        out: the folder of the comparison.
+        run_folders: run folders, control models included.
+        title: heading of the report.
+        allow_different: as `ductal.evaluation.compare.leaderboard`; differences are noted.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        RunError: as `ductal.evaluation.compare.leaderboard`.
+        StorageError: the disk refused the write.
+    """
+    rows, runs = ranked([load_run(folder) for folder in run_folders], allow_different=allow_different)
+    tables = [run.predictions(rows["part"].iloc[0]) for run in runs]
+    scores: list[figures.Scores] = [
+        (name, table["label"].to_numpy(), table["prob"].to_numpy())
+        for name, table in zip(rows["name"], tables, strict=True)
+    ]
+    drawn = {
+        "leaderboard": figures.leaderboard_bars(rows, out / "figures" / "leaderboard.png"),
+        "roc_pr": figures.roc_pr(scores, out / "figures" / "roc_pr.png"),
+    }
+    context = _shared(title, runs, rows) | {
+        "runs": [model_section(run) for run in runs if not run.control],
+        "comparison": {name: inline(path) for name, path in drawn.items()},
+    }
+    path = out / "report.html"
+    write_text(path, _render(context))
+    return path
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """The result in plain words: the best model, on whom, and whether it beats the control models."""
+    is_control = rows["control"].astype(bool)
+    models, controls = rows[~is_control], rows[is_control]
+    best = (models if len(models) else rows).iloc[0]
+    patients = f" of {best['patients']:,} {PART_WORDS[best['part']]} patients" if best["patients"] else ""
+    lead = f"Best of {len(models)} models: {best['title']}" if len(models) > 1 else str(best["title"])
+    text = (
+        f"{lead}. ROC AUC {show('', best['roc_auc'])} and balanced accuracy "
+        f"{show('', best['balanced_accuracy'])} on {best['patches']:,} patches{patients}."
+    )
+    if not len(models) or not len(controls):
+        return text
+    control = controls.iloc[0]
+    against = f"the best control model, {control['name']} (ROC AUC {show('', control['roc_auc'])})"
+    if best["roc_auc"] > control["roc_auc"]:
+        return f"{text} It beats {against}."
+    return f"{text} It does not beat {against}: nothing beyond colour was learned here."
+
+
+def warnings_of(runs: Sequence[RunRecord], rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """(heading, sentence) for everything that limits what the figures may be used for."""
+    found = []
+    if any(run.run["cohort"].get("synthetic") for run in runs):
+        found.append(("SYNTHETIC", _SYNTHETIC))
+    if any(not run.run["cohort"].get("has_patients", True) for run in runs):
+        found.append(("No patient ids", _NO_PATIENTS))
+    if rows["part"].iloc[0] == "val":
+        found.append(("Validation patients only", f"{_why_validation(runs)} {_OPTIMISTIC}"))
+    if any(check.get("status") == "failed" for run in runs for check in _audit(run).get("checks", [])):
+        found.append(
+            ("Leak audit failed", "Training and evaluation share patients or tissue: see the audit.")
+        )
+    if "note" in rows:
+        found.append(("Different runs", "Some rows were measured on other data: see the column Note."))
+    opened = max(int(run.run.get("test_opened", 0)) for run in runs)
+    if opened > 1:
+        found.append(("Test patients were opened more than once", f"Up to {opened} times. {_OPENED}"))
+    return found
+
+
+_SYNTHETIC = (
+    "These patches were drawn by a program, not taken from patients. The figures show that the software "
+    "works; they are no results about cancer."
+)
+_NO_PATIENTS = (
+    "The source does not say which patch is whose, so patches of one patient may be in training and "
+    "evaluation alike, which inflates every figure."
+)
+_OPTIMISTIC = (
+    "The kept epochs and the threshold were chosen on the same patients, so the figures are optimistic."
+)
+_OPENED = "Each look invites choices that fit the test patients."
+
+
+def _why_validation(runs: Sequence[RunRecord]) -> str:
+    counts = [run.run.get("split", {}).get("counts", {}).get("test") or {} for run in runs]
+    if any(count.get("patches") for count in counts):
+        return "Not every run was evaluated on the test patients."
+    return "This cohort has no test patients."
+
+
+def _audit(run: RunRecord) -> dict[str, Any]:
+    return run.run.get("audit") or {}
+
+
+def _shared(title: str, runs: Sequence[RunRecord], rows: pd.DataFrame) -> dict[str, Any]:
+    first = runs[0].run
+    split = first.get("split", {})
+    return {
+        "title": title,
+        "verdict": verdict(rows),
+        "warnings": warnings_of(runs, rows),
+        "board": _board(rows),
+        "caption": caption(rows),
+        "cohort": first["cohort"],
+        "selection": flat(first["cohort"].get("selection", {})),
+        "rules": RULES,
+        "split": split,
+        "parts_table": {part: _shares(counts) for part, counts in split.get("counts", {}).items()},
+        "part_words": PART_WORDS | {"train": "training"},
+        "audit": _audit(runs[0]),
+        "glossary": [(name, meaning) for _, name, meaning in METRICS],
+        "version": first.get("versions", {}).get("ductal", ""),
+        "finished": max(str(run.run.get("finished", "")) for run in runs),
+    }
+
+
+def _board(rows: pd.DataFrame) -> dict[str, Any]:
+    shown = [(column, heading) for column, heading, _ in HEADINGS if column in rows]
+    text = ("name", "note")
+    return {
+        "headings": [(heading, column in text) for column, heading in shown],
+        "rows": [
+            {
+                "control": row["control"],
+                "title": row["title"],
+                "cells": [(show(column, row[column]), column in text) for column, _ in shown],
+            }
+            for row in rows.to_dict("records")
+        ],
+    }
+
+
+def _shares(counts: Mapping[str, int]) -> dict[str, Any]:
+    patches = counts["patches"]
+    return {**counts, "prevalence": f"{counts['positives'] / patches:.1%}" if patches else "n/a"}
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Patient names come from file names: everything is escaped.
+    environment = Environment(
+        loader=PackageLoader("ductal.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(context)

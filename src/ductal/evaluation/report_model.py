@@ -1,0 +1,135 @@
+"""What a report says about one model: figures, metrics, facts, settings and patients."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ductal.errors import RunError
+from ductal.evaluation.compare import PART_WORDS, Part, RunRecord, duration, show
+from ductal.evaluation.metrics import per_patient_metrics
+
+# metrics.json's key, the name in the report, and what it means in one sentence.
+METRICS: tuple[tuple[str, str, str], ...] = (
+    ("accuracy", "Accuracy", "Share of all patches that are called rightly; calling everything "
+     "not_cancer already reaches one minus the prevalence."),
+    ("balanced_accuracy", "Balanced accuracy", "Mean of recall and specificity: both classes count "
+     "alike, and a model that always says the same gets 0.5."),
+    ("precision", "Precision", "Share of the patches called cancer that are cancer."),
+    ("recall", "Recall (sensitivity)", "Share of the cancer patches that are called cancer."),
+    ("specificity", "Specificity", "Share of the other patches that are called not_cancer."),
+    ("f1", "F1 of the cancer class", "Harmonic mean of precision and recall."),
+    ("roc_auc", "ROC AUC", "Probability that a cancer patch gets a higher score than another one; "
+     "it needs no threshold, and chance is 0.5."),
+    ("average_precision", "Average precision", "Mean precision over all recalls; chance is the prevalence."),
+    ("brier", "Brier score", "Mean squared difference between probability and truth; 0 is perfect."),
+)  # fmt: skip
+FIGURES: tuple[tuple[str, str], ...] = (
+    ("curves", "Training and validation curves over all stages; stars mark the kept epochs"),
+    ("confusion_val", "Confusion matrix, validation patients"),
+    ("confusion_test", "Confusion matrix, test patients"),
+    ("roc_pr", "ROC and precision-recall curves"),
+    ("samples", "The patches the model is surest about: right, missed and false alarms"),
+)
+
+
+def model_section(run: RunRecord) -> dict[str, Any]:
+    """Everything that the template shows of one run. Raises RunError when a file cannot be read."""
+    record = run.run
+    pictures = [
+        (text, inline(run.folder / "figures" / f"{name}.png"))
+        for name, text in FIGURES
+        if (run.folder / "figures" / f"{name}.png").is_file()
+    ]
+    part = run.parts[-1]
+    return {
+        "name": run.name,
+        "title": run.title,
+        "anchor": f"run-{run.folder.name}",
+        "figures": pictures,
+        "tables": [_metrics_table(part, run.metrics[part]) for part in run.parts],
+        "alarms": record.get("alarms", []),
+        "facts": _facts(run),
+        "settings": flat(record.get("recipe", {})),
+        "versions": record.get("versions", {}),
+        "patients": _patient_rows(run, part),
+        "patients_of": PART_WORDS[part],
+    }
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    record, history = run.run, run.history
+    parameters, timings = record.get("parameters") or {}, record.get("timings") or {}
+    return [
+        ("Parameters", show("parameters", parameters.get("total"))),
+        ("Trainable in the last stage", show("parameters", parameters.get("trainable_last_stage"))),
+        ("Epochs", "n/a" if history is None else str(len(history))),
+        *((f"{name.removesuffix('_seconds').capitalize()} time", duration(float(value)))
+          for name, value in timings.items() if isinstance(value, int | float)),
+        ("Device", str(record.get("device", "n/a"))),
+        ("Precision", str(record.get("precision", "n/a"))),
+        ("Seed", str(record.get("seed", "n/a"))),
+        ("Averaged over flips and rotations (D4)", "yes" if run.metrics.get("d4") else "no"),
+        ("Times the test patients were opened", str(record.get("test_opened", 0))),
+        ("Finished", str(record.get("finished", "n/a"))),
+    ]  # fmt: skip
+
+
+def _metrics_table(part: Part, block: Mapping[str, Any]) -> dict[str, Any]:
+    macro = block["per_patient"]
+    return {
+        "part": PART_WORDS[part],
+        "threshold": show("threshold", block["threshold"]),
+        "patients": macro.get("patients", 0),
+        "rows": [
+            (
+                name,
+                show(key, block["at_0.5"][key]),
+                show(key, block["at_threshold"][key]),
+                show(key, macro.get(key)),
+                show("patients", macro.get(f"{key}_patients", 0)),
+            )
+            for key, name, _ in METRICS
+        ],
+    }
+
+
+def _patient_rows(run: RunRecord, part: Part) -> list[list[str]]:
+    """One row a patient at the chosen threshold; the worst balanced accuracy first."""
+    table = run.predictions(part)
+    threshold = float(run.metrics[part]["threshold"])
+    each, _ = per_patient_metrics(table["label"], table["prob"], table["patient"], threshold)
+    each = each.sort_values(["balanced_accuracy", "patient"], na_position="last")
+    keys = ("n", "prevalence", "recall", "specificity", "balanced_accuracy", "roc_auc")
+    return [[row["patient"], *(show(key, row[key]) for key in keys)] for row in each.to_dict("records")]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, value) pairs; list entries that are tables are numbered from 1."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            pairs += flat(value, f"{name}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value, 1):
+                pairs += flat(item, f"{name}[{number}].")
+        elif isinstance(value, list):
+            pairs.append((name, ", ".join(map(str, value)) or "none"))
+        else:
+            words = {"None": "not set", "True": "yes", "False": "no"}
+            pairs.append((name, words.get(str(value), str(value))))
+    return pairs
+
+
+def inline(path: Path) -> str:
+    """A PNG as a data URI, so that the report is one file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"The figure {path} cannot be read ({error.strerror}). Evaluate the run again."
+        ) from error
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

@@ -1,0 +1,124 @@
+"""Probabilities for image files, folders, archives and cohorts, written as a CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ductal.data.archive import ZipReader, read_index
+from ductal.data.cohort import INFO, Cohort
+from ductal.data.naming import parse_patch_name
+from ductal.data.quality import inspect
+from ductal.errors import DataError
+from ductal.files import atomic_file
+from ductal.inference.predictor import PATCH_SHAPE, Predictor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+CHUNK = 1024
+Contents = Iterator[tuple[bytes | None, str]]
+
+
+def predict_source(
+    run_folder: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    d4: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Predict every image of `source` and write `out`.
+
+    Args:
+        run_folder: a finished run.
+        source: an image, a folder of images (searched to any depth), a zip, or a prepared cohort.
+        out: the CSV: file, patient, x, y (where the name tells them), probability of IDC, cancer
+            (probability at or above the run's threshold), problem. An image that is not a whole 50 x 50
+            patch gets a problem instead of a probability.
+        d4: average over the 8 rotations and flips of each patch.
+        progress: called with (images done, images in all).
+
+    Returns:
+        The table that was written.
+
+    Raises:
+        DataError: nothing to predict there. UnsafeArchiveError: a hostile zip.
+        RunError: not a finished run. StorageError: the disk refused the write.
+    """
+    predictor = Predictor.from_run(run_folder, d4=d4)
+    source = Path(source)
+    if (source / INFO).is_file():
+        cohort = Cohort.open(source)
+        names = cohort.table["patch_id"].tolist()
+        probs = predictor.predict(cohort.pixels, progress=progress)
+        problems = [""] * len(names)
+    else:
+        names, contents = _images(source)
+        probs, problems = _predict_contents(predictor, contents, len(names), progress)
+    parsed = [parse_patch_name(name) for name in names]
+    table = pd.DataFrame(
+        {
+            "file": names,
+            "patient": [name.patient if name else "" for name in parsed],
+            "x": pd.array([name.x if name else None for name in parsed], dtype="Int32"),
+            "y": pd.array([name.y if name else None for name in parsed], dtype="Int32"),
+            "probability": probs,
+            "cancer": probs >= predictor.threshold,
+            "problem": problems,
+        }
+    )
+    with atomic_file(Path(out)) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    return table
+
+
+def _predict_contents(
+    predictor: Predictor, contents: Contents, total: int, progress: Callable[[int, int], None] | None
+) -> tuple[np.ndarray, list[str]]:
+    probs = np.full(total, np.nan, np.float32)
+    problems: list[str] = []
+    while chunk := list(islice(contents, CHUNK)):
+        start = len(problems)
+        patches = np.zeros((len(chunk), *PATCH_SHAPE), np.uint8)
+        good = []
+        for position, (content, trouble) in enumerate(chunk):
+            pixels, reason, detail = inspect(content) if content is not None else (None, "undecodable", trouble)
+            problems.append(f"{reason}: {detail}" if reason else "")
+            if pixels is not None and not reason:
+                patches[position] = pixels
+                good.append(position)
+        if good:
+            probs[start + np.array(good)] = predictor.predict(patches, np.array(good))
+        if progress:
+            progress(len(problems), total)
+    return probs, problems
+
+
+def _images(source: Path) -> tuple[list[str], Contents]:
+    """Names of the images in a file, folder or zip, and their contents in that order."""
+    if source.is_file() and source.suffix.lower() not in SUFFIXES:
+        index = read_index(source)
+        chosen = [row for row, name in enumerate(index.names) if name.lower().endswith(SUFFIXES)]
+        names = [index.names[row] for row in chosen]
+        contents: Contents = ZipReader(source)(index.locations[chosen])
+    else:
+        files = [source] if source.is_file() else sorted(source.rglob("*"))
+        files = [file for file in files if file.is_file() and file.suffix.lower() in SUFFIXES]
+        names = [file.name if file == source else file.relative_to(source).as_posix() for file in files]
+        contents = (_read(file) for file in files)
+    if not names:
+        raise DataError(
+            f"There are no images in {source}. Give a {', '.join(SUFFIXES)} file, a folder or zip of them, "
+            "or a prepared cohort."
+        )
+    return names, contents
+
+
+def _read(file: Path) -> tuple[bytes | None, str]:
+    try:
+        return file.read_bytes(), ""
+    except OSError as error:
+        return None, str(error)

@@ -1,0 +1,124 @@
+"""The one way from uint8 patches to probabilities of IDC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ductal.errors import DataError, RunError
+
+PATCH_SHAPE = (50, 50, 3)
+
+
+def predict_in_order(
+    model: Any,
+    inputs: np.ndarray,
+    rows: np.ndarray | None = None,
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Run a Keras model over `inputs[rows]` in the order of `rows`, nothing shuffled or augmented.
+
+    Args:
+        model: output float32 (n, 1).
+        inputs: uint8 (N, 50, 50, 3) patches, or the cached features a top model takes.
+        rows: int64 (n,); all of `inputs` when None.
+
+    Returns:
+        float32 (n,).
+    """
+    chosen = np.arange(len(inputs)) if rows is None else rows
+    result = np.empty(len(chosen), np.float32)
+    for start in range(0, len(chosen), batch_size):
+        batch = inputs[chosen[start : start + batch_size]]
+        result[start : start + len(batch)] = np.asarray(model.predict_on_batch(batch))[:, 0]
+        if progress:
+            progress(start + len(batch), len(chosen))
+    return result
+
+
+def d4_views(patches: np.ndarray) -> list[np.ndarray]:
+    """The 8 rotations and flips of square patches (n, h, h, c)."""
+    turned = [np.rot90(patches, k, axes=(1, 2)) for k in range(4)]
+    return [*turned, *(view[:, :, ::-1] for view in turned)]
+
+
+class Predictor:
+    """Probabilities of IDC from a finished run.
+
+    Example:
+        >>> predictor = Predictor.from_run("ductal-out/runs/vgg16-full")  # doctest: +SKIP
+        >>> predictor.predict(patches_u8)  # doctest: +SKIP
+
+    Args:
+        model: a Keras model, uint8 (n, 50, 50, 3) to float32 (n, 1).
+        threshold: probability at and above which a patch is called cancer.
+        temperature: divides the logit (Guo et al. 2017); 1.0 leaves probabilities as they are.
+        d4: average the logits over the 8 rotations and flips of each patch.
+    """
+
+    def __init__(self, model: Any, *, threshold: float = 0.5, temperature: float = 1.0, d4: bool = False) -> None:
+        self.model, self.threshold, self.temperature, self.d4 = model, threshold, temperature, d4
+
+    @classmethod
+    def from_run(cls, folder: str | Path, *, d4: bool = False) -> Predictor:
+        """Load the model and its settings. Raises RunError where the folder is not a finished run."""
+        folder = Path(folder)
+        if not (folder / "model.keras").is_file() or not (folder / "calibration.json").is_file():
+            raise RunError(
+                f"{folder} is not a finished run: model.keras or calibration.json is missing. "
+                "Name a folder under runs/, or train the recipe again."
+            )
+        import keras
+
+        settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        try:
+            model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
+        except Exception as error:  # Keras raises ValueError, OSError, TypeError, ... for a damaged file
+            raise RunError(f"{folder / 'model.keras'} cannot be loaded ({error}). Train the recipe again.") from error
+        return cls(model, threshold=settings["threshold"], temperature=settings["temperature"], d4=d4)
+
+    def predict(
+        self,
+        patches: np.ndarray,
+        rows: np.ndarray | None = None,
+        *,
+        batch_size: int = 256,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Probability of IDC, float32 (n,), of uint8 RGB patches (n, 50, 50, 3), or of `patches[rows]`.
+
+        Raises:
+            DataError: wrong dtype or shape.
+        """
+        if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != PATCH_SHAPE:
+            raise DataError(
+                "Patches must be uint8 RGB of shape (n, 50, 50, 3) with values 0-255; do not rescale them. "
+                f"Received: {patches.dtype} {patches.shape}"
+            )
+        if not self.d4:
+            probs = predict_in_order(self.model, patches, rows, batch_size=batch_size, progress=progress)
+            return probs if self.temperature == 1.0 else _sigmoid(_logit(probs) / self.temperature)
+        chosen = np.arange(len(patches)) if rows is None else rows
+        mean = np.zeros(len(chosen), np.float32)
+        for start in range(0, len(chosen), batch_size):
+            part = slice(start, start + batch_size)
+            for view in d4_views(patches[chosen[part]]):
+                mean[part] += _logit(predict_in_order(self.model, view, batch_size=batch_size)) / 8.0
+            if progress:
+                progress(min(part.stop, len(chosen)), len(chosen))
+        return _sigmoid(mean / self.temperature)
+
+
+def _logit(probs: np.ndarray) -> np.ndarray:
+    clipped = np.clip(probs.astype(np.float64), 1e-7, 1.0 - 1e-7)
+    return np.log(clipped / (1.0 - clipped)).astype(np.float32)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

@@ -1,0 +1,49 @@
+"""What every run folder records, whoever writes it: data, split, audit, versions, predictions."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ductal.data.audit import AuditReport
+from ductal.data.cohort import Cohort
+from ductal.data.split import Split
+
+
+def describe_data(cohort: Cohort, split: Split, audit: AuditReport) -> dict[str, Any]:
+    """The cohort, split and audit blocks of `run.json`."""
+    return {
+        "cohort": cohort.info.model_dump(mode="json"),
+        "cohort_folder": str(cohort.folder.resolve()),
+        "split": {
+            "id": split.identity,
+            "name": split.name,
+            "seed": split.seed,
+            "fold": split.fold,
+            "by": split.by,
+            "counts": split.count(cohort),
+            "trained_on": len(split.rows(cohort, "train")),
+            "notes": split.notes,
+        },
+        "audit": audit.model_dump(mode="json"),
+    }
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Versions of Python and of installed packages."""
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def save_predictions(
+    folder: Path, part: str, cohort: Cohort, rows: np.ndarray, probs: np.ndarray
+) -> pd.DataFrame:
+    """Write `predictions/<part>.parquet` (patch_id, patient, label, prob float32) and return it."""
+    (folder / "predictions").mkdir(exist_ok=True)
+    table = cohort.table.iloc[rows][["patch_id", "patient", "label"]].assign(prob=probs.astype(np.float32))
+    table.to_parquet(folder / "predictions" / f"{part}.parquet", index=False)
+    return table

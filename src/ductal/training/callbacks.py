@@ -1,0 +1,113 @@
+"""What happens at the end of an epoch: validation, history, the collapse alarm, live progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from ductal.evaluation.metrics import binary_metrics
+from ductal.inference.predictor import predict_in_order
+
+COLLAPSE_SHARE = 0.995  # this share of validation patches in one class at 0.5 is a collapse
+COUNTS = ("tp", "tn", "fp", "fn")
+
+
+def count_metrics() -> list[Any]:
+    """Keras metrics from which accuracy and balanced accuracy of the training epoch are derived."""
+    return [
+        keras.metrics.TruePositives(name="tp"),
+        keras.metrics.TrueNegatives(name="tn"),
+        keras.metrics.FalsePositives(name="fp"),
+        keras.metrics.FalseNegatives(name="fn"),
+        keras.metrics.AUC(name="auc"),
+    ]
+
+
+def is_collapsed(probs: np.ndarray) -> bool:
+    """Whether nearly all predictions (n,) fall in one class at 0.5, or do not differ at all."""
+    share = float((probs >= 0.5).mean())
+    return max(share, 1.0 - share) >= COLLAPSE_SHARE or float(probs.std()) < 1e-4
+
+
+class EpochRecord(keras.callbacks.Callback):
+    """Predicts the validation patches in order after each epoch and writes one history row.
+
+    It must stand first in the list: EarlyStopping and ReduceLROnPlateau read what it adds to `logs`.
+
+    Args:
+        stage: name of the stage.
+        feed: the training feed; its `epoch` is set before each pass.
+        val_inputs: patches or cached features, in order.
+        val_rows: rows of `val_inputs`, or None for all.
+        val_labels: int (n,).
+        first_epoch: epochs already done by earlier stages.
+        on_row: called with each finished row.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        feed: Any,
+        val_inputs: np.ndarray,
+        val_rows: np.ndarray | None,
+        val_labels: np.ndarray,
+        first_epoch: int,
+        on_row: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.stage, self.feed, self.on_row = stage, feed, on_row
+        self.val_inputs, self.val_rows, self.val_labels = val_inputs, val_rows, val_labels
+        self.first_epoch = first_epoch
+        self.rows: list[dict[str, Any]] = []
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Key this epoch's order and augmentation."""
+        self.feed.epoch = self.first_epoch + epoch
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the validation figures to `logs` and keep the row."""
+        assert logs is not None
+        seconds = time.perf_counter() - self._started
+        tp, tn, fp, fn = (float(logs.pop(name)) for name in COUNTS)
+        probs = predict_in_order(self.model, self.val_inputs, self.val_rows)
+        figures = binary_metrics(self.val_labels, probs, 0.5)
+        clipped = np.clip(probs.astype(np.float64), 1e-7, 1 - 1e-7)
+        chosen = np.where(self.val_labels == 1, clipped, 1 - clipped)
+        logs["accuracy"] = (tp + tn) / (tp + tn + fp + fn)
+        logs["balanced_accuracy"] = (tp / max(tp + fn, 1.0) + tn / max(tn + fp, 1.0)) / 2
+        logs["val_loss"] = float(-np.log(chosen).mean())
+        logs["val_accuracy"] = figures["accuracy"]
+        logs["val_balanced_accuracy"] = figures["balanced_accuracy"]
+        logs["val_auc"] = figures["roc_auc"]
+        row = {
+            "epoch": self.first_epoch + epoch + 1,
+            "stage": self.stage,
+            **{key: float(value) for key, value in logs.items()},
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "seconds": seconds,
+            "images_per_second": (tp + tn + fp + fn) / seconds,
+            "best": False,
+            "collapsed": is_collapsed(probs),
+        }
+        self.rows.append(row)
+        if self.on_row:
+            self.on_row(row)
+
+
+class BatchTicks(keras.callbacks.Callback):
+    """Tells a progress display of every finished batch: `tick(batches done in this epoch, loss)`."""
+
+    def __init__(self, tick: Callable[[int, float], None]) -> None:
+        super().__init__()
+        self._tick = tick
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Pass the news on."""
+        self._tick(batch + 1, float((logs or {}).get("loss", float("nan"))))

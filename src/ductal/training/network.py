@@ -1,0 +1,164 @@
+"""From a recipe to a Keras model whose input is uint8 RGB and whose preprocessing is part of its graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ductal.errors import RecipeError
+from ductal.training.recipe import Recipe, Stage
+from ductal.training.weights import load_vgg16_imagenet
+
+PATCH_PX = 50
+# Channel means of ImageNet that VGG16 was trained with, in RGB order (Simonyan & Zisserman 2014).
+VGG_MEAN_RGB = (123.68, 116.779, 103.939)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Channel means and standard deviations (RGB, 0-255) of the training patches."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, pixels: np.ndarray, rows: np.ndarray, limit: int = 5000) -> Normalisation:
+        """Measure `pixels[rows]` (uint8, (n, 50, 50, 3)) on an even sample of at most `limit` patches."""
+        sample = rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
+        values = pixels[sample].reshape(-1, 3).astype(np.float64)
+        mean, std = values.mean(axis=0), values.std(axis=0).clip(min=1.0)
+        return cls((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model with the names of the layers that belong to its backbone, in the order of the graph."""
+
+    model: keras.Model
+    base_names: list[str]
+    weights_origin: str
+
+    def base_layers(self) -> list[Any]:
+        """The backbone's layers, first to last."""
+        return [self.model.get_layer(name) for name in self.base_names]
+
+
+def build_network(recipe: Recipe, normalisation: Normalisation, weights_file: Path | None = None) -> Network:
+    """Build the model of `recipe`.
+
+    Input: uint8 RGB 0-255, shape (n, 50, 50, 3). Output: probability of IDC, float32, shape (n, 1).
+
+    Args:
+        recipe: the settings.
+        normalisation: channel statistics of the training patches, used where the backbone starts from
+            random weights; ImageNet weights keep the preprocessing they were trained with.
+        weights_file: a weights file to use instead of those the resolver finds.
+
+    Raises:
+        WeightsError: the ImageNet weights are not to be had.
+        RecipeError: ImageNet weights for a backbone that has none here.
+    """
+    if recipe.weights == "imagenet" and recipe.backbone != "VGG16":
+        raise RecipeError(
+            f'backbone = "{recipe.backbone}" with weights = "imagenet" is not supported; use "random", or VGG16.'
+        )
+    keras.mixed_precision.set_global_policy(recipe.precision)
+    inputs = keras.Input((PATCH_PX, PATCH_PX, 3), dtype="uint8", name="patches")
+    x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(inputs)
+    if recipe.input_px != PATCH_PX:
+        x = keras.layers.Resizing(recipe.input_px, recipe.input_px, dtype="float32", name="resize")(x)
+    if recipe.backbone == "VGG16":
+        x = _vgg_normalisation(recipe, normalisation)(x)
+    before = keras.Model(inputs, x).layers
+    base = getattr(keras.applications, recipe.backbone)(include_top=False, weights=None, input_tensor=x)
+    base_names = [layer.name for layer in base.layers if layer.name not in {item.name for item in before}]
+    origin = _initialise(base, recipe, normalisation, weights_file)
+    model = keras.Model(inputs, _head(recipe, base.output), name="ductal")
+    return Network(model, base_names, origin)
+
+
+def _vgg_normalisation(recipe: Recipe, normalisation: Normalisation) -> Any:
+    if recipe.weights == "imagenet":
+        mean, variance = list(VGG_MEAN_RGB), [1.0, 1.0, 1.0]
+    else:
+        mean, variance = list(normalisation.mean), [std**2 for std in normalisation.std]
+    return keras.layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalise")
+
+
+def _initialise(base: Any, recipe: Recipe, normalisation: Normalisation, weights_file: Path | None) -> str:
+    if recipe.weights == "imagenet":
+        origin = load_vgg16_imagenet(base, weights_file)
+        # The published kernels expect BGR; turning the first one round is the same network on RGB.
+        first = base.get_layer("block1_conv1")
+        kernel, bias = first.get_weights()
+        first.set_weights([kernel[:, :, ::-1, :].copy(), bias])
+        return origin
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9  # Keras' 0.99 lags by hundreds of steps, which are several epochs here
+        # Keras' EfficientNet rescales to 0-1 and then normalises with a layer nobody has adapted
+        # when weights=None; set it to the statistics of the training patches.
+        if isinstance(layer, keras.layers.Normalization) and layer.name != "normalise":
+            mean = np.array(normalisation.mean, "float32") / 255.0
+            variance = (np.array(normalisation.std, "float32") / 255.0) ** 2
+            layer.set_weights([mean, variance, np.array(1)])
+            layer.finalize_state()
+    return "random"
+
+
+def _head(recipe: Recipe, features: Any) -> Any:
+    pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+    x = pool[recipe.head.pooling](name="head_pool")(features)
+    if recipe.head.batch_norm:
+        x = keras.layers.BatchNormalization(momentum=0.9, name="head_norm")(x)
+    for number, units in enumerate(recipe.head.units, start=1):
+        x = keras.layers.Dense(units, activation="relu", name=f"head_dense{number}")(x)
+    if recipe.head.dropout:
+        x = keras.layers.Dropout(recipe.head.dropout, name="head_dropout")(x)
+    # The last step is float32 whatever the precision, so that probabilities near 0 and 1 keep their digits.
+    logit = keras.layers.Dense(1, dtype="float32", name="logit")(x)
+    return keras.layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
+
+
+def set_trainable(network: Network, stage: Stage, recipe: Recipe) -> list[str]:
+    """Freeze and unfreeze layers for `stage`; returns the names of the trainable base layers.
+
+    BatchNorm layers of a pretrained base stay frozen, and so in inference mode: their statistics
+    would collapse on small batches of another domain. Compile again after this call.
+
+    Raises:
+        RecipeError: a block name fits no layer, or nothing in a random backbone would train.
+    """
+    chosen = _chosen_names(network, stage)
+    for layer in network.base_layers():
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = layer.name in chosen and not (is_norm and recipe.weights != "random")
+    trained = [layer.name for layer in network.base_layers() if layer.trainable_weights]
+    if recipe.weights == "random" and not trained:
+        raise RecipeError(f'Stage "{stage.name}" would train no layer of a random {recipe.backbone}.')
+    return trained
+
+
+def _chosen_names(network: Network, stage: Stage) -> set[str]:
+    names = network.base_names
+    if stage.unfreeze == "all":
+        return set(names)
+    if stage.unfreeze == "none":
+        return set()
+    if isinstance(stage.unfreeze, int):
+        if stage.unfreeze > len(names):
+            raise RecipeError(
+                f'Stage "{stage.name}": unfreeze = {stage.unfreeze}, but the base has {len(names)} layers.'
+            )
+        return set(names[-stage.unfreeze :])
+    for block in stage.unfreeze:
+        if not any(name.startswith(block) for name in names):
+            blocks = sorted({name.split("_")[0] for name in names if name.startswith("block")})
+            raise RecipeError(
+                f'Stage "{stage.name}": no layer starts with "{block}". Blocks: {", ".join(blocks)}.'
+            )
+    return {name for name in names if name.startswith(tuple(stage.unfreeze))}

@@ -1,0 +1,238 @@
+"""Recipes: one TOML file says everything about an experiment, and is checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from ductal.errors import RecipeError
+
+BACKBONES = (
+    "VGG16",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetB5",
+    "EfficientNetB6",
+    "EfficientNetB7",
+)
+# The six models of the comparison, in the order of its table.
+DEFAULT_RECIPES = (
+    "vgg16-frozen",
+    "vgg16-top4",
+    "efficientnetb0-scratch",
+    "efficientnetb3-scratch",
+    "vgg16-partial",
+    "vgg16-full",
+)
+QUICK_VIEWS = 2  # more views than epochs would cost more than they save
+Monitor = Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc"]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Head(_Settings):
+    """What stands on the backbone: pooling, hidden layers, dropout, then one sigmoid unit."""
+
+    pooling: Literal["avg", "max"] = "avg"
+    batch_norm: bool = False  # of the pooled features; VGG's are far from unit scale
+    units: list[PositiveInt] = []
+    dropout: Fraction = 0.0
+
+
+class Augment(_Settings):
+    """Random changes to training patches; validation and test patches never see them."""
+
+    d4: bool = True  # the 8 rotations and flips of the square, labels preserved
+    rotation_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
+    zoom: Fraction = 0.0
+    shift: Fraction = 0.0  # of the patch side
+    stain: Fraction = 0.0  # jitter of haematoxylin and eosin in optical density (Tellez et al. 2019)
+
+
+class EarlyStopping(_Settings):
+    """Stop a stage after `patience` epochs without improvement, and go back to its best epoch."""
+
+    monitor: Monitor = "val_auc"
+    patience: PositiveInt = 4
+
+
+class ReduceLROnPlateau(_Settings):
+    """Multiply the learning rate by `factor` after `patience` epochs without improvement."""
+
+    monitor: Monitor = "val_auc"
+    patience: PositiveInt = 2
+    factor: float = Field(default=0.3, gt=0.0, lt=1.0)
+    min_learning_rate: float = Field(default=1e-6, gt=0.0)
+
+
+class Stage(_Settings):
+    """One phase of training with its own set of trainable layers.
+
+    `unfreeze` is "none" (head only), "all", a number (the last n layers of the base), or a
+    list of block names (every base layer whose name starts with one of them).
+    """
+
+    name: str = Field(min_length=1)
+    unfreeze: Literal["none", "all"] | PositiveInt | list[str]
+    epochs: PositiveInt
+    quick_epochs: PositiveInt = 1
+    learning_rate: float = Field(gt=0.0, le=1.0)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    weight_decay: float = Field(default=1e-4, ge=0.0, lt=1.0)
+    warmup_steps: int = Field(default=0, ge=0)  # batches over which the learning rate rises from 0
+    early_stopping: EarlyStopping = EarlyStopping()
+    reduce_lr: ReduceLROnPlateau = ReduceLROnPlateau()
+
+
+class Recipe(_Settings):
+    """All settings of one model and its training."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    backbone: Literal[BACKBONES]  # type: ignore[valid-type]
+    weights: Literal["imagenet", "random"]
+    input_px: int = Field(default=50, ge=32, le=600)
+    quick_input_px: int | None = Field(default=None, ge=32, le=600)
+    batch_size: int = Field(default=64, ge=2, le=4096)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    class_weights: bool = False
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    cached_views: int = Field(default=0, ge=0, le=64)
+    head: Head = Head()
+    augment: Augment = Augment()
+    stages: list[Stage] = Field(min_length=1)
+
+    @field_validator("stages")
+    @classmethod
+    def _unique_stage_names(cls, stages: list[Stage]) -> list[Stage]:
+        if len({stage.name for stage in stages}) != len(stages):
+            raise ValueError("every stage needs a name of its own")
+        return stages
+
+    @model_validator(mode="after")
+    def _random_weights_must_train(self) -> Recipe:
+        # The notebooks' "EfficientNetB3 from scratch" was a frozen random network: accuracy 0.5551 for ever.
+        if self.weights == "random":
+            for stage in self.stages:
+                if stage.unfreeze != "all":
+                    raise ValueError(
+                        f'stage "{stage.name}" freezes layers of a backbone with random weights, '
+                        'which can never learn; use unfreeze = "all" or weights = "imagenet"'
+                    )
+        return self
+
+    def for_profile(self, profile: Literal["quick", "full"]) -> Recipe:
+        """The recipe as `profile` runs it: "quick" shortens stages and may use a smaller input."""
+        if profile == "full":
+            return self
+        stages = [stage.model_copy(update={"epochs": stage.quick_epochs}) for stage in self.stages]
+        return self.model_copy(
+            update={
+                "stages": stages,
+                "input_px": self.quick_input_px or self.input_px,
+                "cached_views": min(self.cached_views, QUICK_VIEWS),
+            }
+        )
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("ductal.training") / "recipes"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by the name of a shipped one, or from a TOML file of your own.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or a key that is unknown or has a wrong value;
+            the message names the key and what is allowed.
+    """
+    text, origin = _read(name_or_path)
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin} is not valid TOML: {error}. Correct that line and try again.") from error
+    return parse_recipe(settings, origin)
+
+
+def parse_recipe(settings: dict[str, Any], origin: str) -> Recipe:
+    """Validate settings read from `origin` (used in messages). Raises RecipeError."""
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        lines = _explain(error)
+        raise RecipeError(f"{origin} has {len(lines)} mistake(s):\n  - " + "\n  - ".join(lines)) from error
+
+
+def _read(name_or_path: str | Path) -> tuple[str, str]:
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            return path.read_text(encoding="utf-8"), f"The recipe {path}"
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"The recipe {path} cannot be read: {error}. Check the path.") from error
+    names = recipe_names()
+    if str(name_or_path) not in names:
+        near = difflib.get_close_matches(str(name_or_path), names, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise RecipeError(
+            f"There is no recipe {name_or_path}.{hint} Shipped recipes: {', '.join(names)}; "
+            "or give the path of a .toml file of your own."
+        )
+    file = resources.files("ductal.training") / "recipes" / f"{name_or_path}.toml"
+    return file.read_text(encoding="utf-8"), f"The shipped recipe {name_or_path}"
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = {}
+    for problem in error.errors():
+        place = tuple(part for part in problem["loc"] if not _is_union_branch(part))
+        key = ".".join(str(part) for part in place) or "recipe"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {', '.join(_allowed_keys(place[:-1]))}"
+        elif problem["type"] != "missing" and place:
+            message = f"{message}. Received: {problem['input']!r}"
+        lines.setdefault(key, f"{key}: {message}")
+        if "unfreeze" in place:
+            lines[key] = (
+                f'{key}: must be "none", "all", a number of layers or a list of block names. '
+                f"Received: {problem['input']!r}"
+            )
+    return list(lines.values())
+
+
+def _is_union_branch(part: int | str) -> bool:
+    return isinstance(part, str) and ("literal[" in part or "constrained-" in part or "list[" in part)
+
+
+def _allowed_keys(place: tuple[int | str, ...]) -> list[str]:
+    tables: dict[str, type[_Settings]] = {
+        "head": Head,
+        "augment": Augment,
+        "stages": Stage,
+        "early_stopping": EarlyStopping,
+        "reduce_lr": ReduceLROnPlateau,
+    }
+    named = [part for part in place if isinstance(part, str)]
+    return sorted(tables[named[-1]].model_fields if named else Recipe.model_fields)

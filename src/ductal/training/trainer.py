@@ -1,0 +1,312 @@
+"""Train one recipe on one cohort and split, stage by stage, into a run folder that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from ductal.data.audit import AuditReport, audit_split, refuse_leaks
+from ductal.data.cohort import Cohort
+from ductal.data.split import Split
+from ductal.errors import DataError
+from ductal.evaluation.metrics import best_threshold
+from ductal.files import atomic_folder, storage_error
+from ductal.inference.predictor import predict_in_order
+from ductal.record import describe_data, package_versions, save_predictions
+from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed
+from ductal.training.feature_cache import (
+    CachedFeatures,
+    CachedFeed,
+    cache_bytes,
+    fill_caches,
+    fits,
+    plan_cuts,
+)
+from ductal.training.network import PATCH_PX, Network, Normalisation, build_network, set_trainable
+from ductal.training.pipeline import TrainingFeed, balanced_weights
+from ductal.training.progress import TrainingProgress
+from ductal.training.recipe import Recipe, Stage
+
+LABELS = {"0": "not_cancer", "1": "cancer"}
+_OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
+
+
+@dataclass
+class _Job:
+    """What all stages of one training share."""
+
+    recipe: Recipe
+    cohort: Cohort
+    rows: dict[str, np.ndarray]
+    seed: int
+    network: Network
+    progress: TrainingProgress
+    history: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        return {part: self.cohort.labels[rows] for part, rows in self.rows.items()}
+
+    @property
+    def weights(self) -> np.ndarray:
+        labels = self.labels["train"]
+        return balanced_weights(labels) if self.recipe.class_weights else np.ones(len(labels), np.float32)
+
+
+class _WarmUp(keras.callbacks.Callback):
+    """Raise the learning rate linearly over the first `steps` batches of a stage."""
+
+    def __init__(self, rate: float, steps: int) -> None:
+        super().__init__()
+        self._rate, self._steps, self._done = rate, steps, 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        if self._done < self._steps:
+            self._done += 1
+            self.model.optimizer.learning_rate.assign(self._rate * self._done / self._steps)
+
+
+def train(
+    recipe: Recipe,
+    cohort: Cohort,
+    split: Split,
+    out: str | Path,
+    *,
+    seed: int = 42,
+    progress: TrainingProgress,
+    weights_file: Path | None = None,
+    audit: AuditReport | None = None,
+    profile: str = "full",
+) -> Path:
+    """Train `recipe` and write the run folder `out`.
+
+    Only training patients are learned from; only validation patients stop, choose epochs and set the
+    threshold; test patients are not read here.
+
+    Args:
+        recipe: the settings, already adapted to the profile.
+        cohort: the patches.
+        split: which patients train and validate. It is audited unless `audit` is given.
+        out: the run folder; replaced when it exists.
+        seed: of weights, order and augmentation.
+        progress: shows epochs and warnings.
+        weights_file: ImageNet weights to use instead of those the resolver finds.
+        audit: the audit of exactly this split, if it was made already.
+        profile: recorded with the run.
+
+    Returns:
+        `out`.
+
+    Raises:
+        LeakError: the split leaks. DataError: a part lacks a class. WeightsError: no ImageNet weights.
+        StorageError: the disk refused.
+    """
+    audit = audit or audit_split(cohort, split)
+    refuse_leaks(audit)
+    rows = {part: split.rows(cohort, part) for part in ("train", "val")}
+    _check_classes(cohort, rows)
+    started = time.perf_counter()
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
+    job = _Job(recipe, cohort, rows, seed, network, progress)
+    with tempfile.TemporaryDirectory(prefix=".features-", dir=_parent(out)) as folder:
+        features = _features(job, Path(folder))
+        for stage, cut in zip(recipe.stages, features.cuts, strict=True):
+            _train_stage(job, stage, cut, features.maps.get(cut.name) if cut is not None else None)
+    probs = predict_in_order(network.model, cohort.pixels, rows["val"])
+    if is_collapsed(probs):
+        job.alarms.append("The finished model puts nearly every validation patch into one class: it has not learned.")
+        progress.warn(job.alarms[-1])
+    record = {
+        "name": recipe.name,
+        "control": False,
+        "profile": profile,
+        "recipe": recipe.model_dump(mode="json"),
+        **describe_data(cohort, split, audit),
+        "seed": seed,
+        "weights": network.weights_origin,
+        "versions": package_versions("ductal", "keras", "numpy") | {"tensorflow": tf.__version__},
+        "device": _device(),
+        "precision": recipe.precision,
+        "timings": {"train_seconds": time.perf_counter() - started},
+        "feature_cache": features.note,
+        "test_opened": 0,
+        "evaluated_on": [],
+        "alarms": job.alarms,
+        "parameters": {
+            "total": int(network.model.count_params()),
+            "trainable_last_stage": int(sum(np.prod(w.shape) for w in network.model.trainable_weights)),
+        },
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return _write_run(Path(out), job, split, record, probs)
+
+
+def _parent(out: str | Path) -> Path:
+    folder = Path(out).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    return folder
+
+
+def _check_classes(cohort: Cohort, rows: dict[str, np.ndarray]) -> None:
+    for part, chosen in rows.items():
+        found = set(cohort.labels[chosen].tolist())
+        if found != {0, 1}:
+            raise DataError(
+                f"The {part} patients hold {len(chosen)} patches of classes {sorted(found)}; both classes are "
+                "needed. Use more patients, another seed or another split."
+            )
+
+
+def _device() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    return f"GPU x{len(gpus)}" if gpus else "CPU"
+
+
+@dataclass(frozen=True)
+class _Features:
+    cuts: list[Any | None]
+    maps: dict[str, CachedFeatures]
+    note: str
+
+
+def _features(job: _Job, folder: Path) -> _Features:
+    cuts = plan_cuts(job.network, job.recipe)
+    nothing: list[Any | None] = [None] * len(cuts)
+    if all(cut is None for cut in cuts):
+        return _Features(nothing, {}, "not used")
+    n_train, n_val = len(job.rows["train"]), len(job.rows["val"])
+    views = job.recipe.cached_views
+    needed = cache_bytes(cuts, views, n_train, n_val)
+    if not fits(folder, needed):
+        note = f"not used: {needed / 1e9:.1f} GB would not fit the disk budget"
+        job.progress.warn(f"The cache of frozen layers is {note}; training runs them in every epoch.")
+        return _Features(nothing, {}, note)
+    maps = fill_caches(
+        job.network, job.recipe, cuts, job.cohort.pixels, job.rows,
+        folder=folder, seed=job.seed, progress=job.progress.passing(f"frozen layers, {views} views"),
+    )  # fmt: skip
+    return _Features(cuts, maps, f"{views} views of {n_train} patches, {needed / 1e6:.0f} MB")
+
+
+def _train_stage(job: _Job, stage: Stage, cut: Any | None, features: CachedFeatures | None) -> None:
+    recipe, network = job.recipe, job.network
+    set_trainable(network, stage, recipe)
+    settings: dict[str, Any] = {"batch_size": recipe.batch_size, "seed": job.seed}
+    feed: TrainingFeed | CachedFeed
+    if features is not None:
+        model = keras.Model(cut, network.model.output)
+        feed = CachedFeed(features.train, job.labels["train"], job.weights, **settings)
+        val_inputs, val_rows = features.val, None
+    else:
+        model = network.model
+        feed = TrainingFeed(
+            job.cohort.pixels, job.rows["train"], job.labels["train"], job.weights,
+            augment=recipe.augment, **settings,
+        )  # fmt: skip
+        val_inputs, val_rows = job.cohort.pixels, job.rows["val"]
+    model.compile(
+        optimizer=_optimizer(stage),
+        loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=count_metrics(),
+        # XLA is several times slower than oneDNN or Eigen on a CPU.
+        jit_compile="auto" if _device() != "CPU" else False,
+    )
+    planned = len(job.history) + stage.epochs
+    first_epoch = len(job.history)
+
+    def on_row(row: dict[str, Any]) -> None:
+        job.progress.epoch(row, planned)
+        job.progress.begin(f"{stage.name} epoch {row['epoch'] + 1}/{planned}", feed.steps, recipe.batch_size)
+
+    record = EpochRecord(
+        stage=stage.name, feed=feed, val_inputs=val_inputs, val_rows=val_rows,
+        val_labels=job.labels["val"], first_epoch=first_epoch, on_row=on_row,
+    )  # fmt: skip
+    job.progress.begin(f"{stage.name} epoch {first_epoch + 1}/{planned}", feed.steps, recipe.batch_size)
+    model.fit(
+        feed.dataset(),
+        epochs=stage.epochs,
+        verbose=0,
+        shuffle=False,  # the feed shuffles
+        callbacks=[record, *_callbacks(stage), BatchTicks(job.progress.tick)],
+    )
+    _close_stage(job, stage, record.rows)
+
+
+def _optimizer(stage: Stage) -> Any:
+    decay = {"weight_decay": stage.weight_decay} if stage.optimizer == "adamw" else {}
+    momentum = {"momentum": 0.9, "nesterov": True} if stage.optimizer == "sgd" else {}
+    return _OPTIMIZERS[stage.optimizer](learning_rate=stage.learning_rate, **decay, **momentum)
+
+
+def _callbacks(stage: Stage) -> list[keras.callbacks.Callback]:
+    def mode(monitor: str) -> str:
+        return "min" if monitor == "val_loss" else "max"
+
+    stop, plateau = stage.early_stopping, stage.reduce_lr
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.EarlyStopping(
+            monitor=stop.monitor, mode=mode(stop.monitor), patience=stop.patience, restore_best_weights=True
+        ),
+        keras.callbacks.ReduceLROnPlateau(
+            monitor=plateau.monitor,
+            mode=mode(plateau.monitor),
+            patience=plateau.patience,
+            factor=plateau.factor,
+            min_lr=plateau.min_learning_rate,
+        ),
+    ]
+    if stage.warmup_steps:
+        callbacks.append(_WarmUp(stage.learning_rate, stage.warmup_steps))
+    return callbacks
+
+
+def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]]) -> None:
+    """Mark the epoch whose weights EarlyStopping kept, and raise the alarm when it is a collapsed one."""
+    monitor = stage.early_stopping.monitor
+    sign = -1.0 if monitor == "val_loss" else 1.0
+    best = max(rows, key=lambda row: sign * row[monitor])
+    best["best"] = True
+    if best["collapsed"]:
+        job.alarms.append(
+            f"Stage {stage.name}: predictions collapsed, nearly every validation patch falls in one class. "
+            "Try a lower learning rate, more epochs or class_weights = true."
+        )
+        job.progress.warn(job.alarms[-1])
+    job.history.extend(rows)
+
+
+def _write_run(out: Path, job: _Job, split: Split, record: dict[str, Any], probs: np.ndarray) -> Path:
+    labels = job.labels["val"]
+    calibration = {
+        "temperature": 1.0,
+        "threshold": best_threshold(labels, probs),
+        "threshold_rule": "maximises balanced accuracy on validation patients",
+        "labels": LABELS,
+        "patch_size": PATCH_PX,
+        "spacing_um": job.cohort.info.spacing_um,
+    }
+    with atomic_folder(out) as folder:
+        job.network.model.save(folder / "model.keras")
+        (folder / "calibration.json").write_text(json.dumps(calibration, indent=2), encoding="utf-8")
+        (folder / "run.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        split.save(folder / "split.json")
+        pd.DataFrame(job.history).to_csv(folder / "history.csv", index=False)
+        save_predictions(folder, "val", job.cohort, job.rows["val"], probs)
+    return out

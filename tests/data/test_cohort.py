@@ -1,0 +1,128 @@
+"""A cohort whose files disagree is refused with what to do; its fingerprint follows the content alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ductal.data.cohort import Cohort, CohortInfo, fingerprint_of
+from ductal.errors import DataError
+
+
+def write_cohort(folder: Path, n: int = 4) -> Path:
+    folder.mkdir()
+    table = pd.DataFrame(
+        {
+            "patch_id": [f"p{i}" for i in range(n)],
+            "patient": ["a", "a", "b", "b"][:n],
+            "x": np.arange(n, dtype=np.int32),
+            "y": np.zeros(n, np.int32),
+            "label": np.array([0, 1, 0, 1], np.int8)[:n],
+            "sha1": [f"{i:040x}" for i in range(n)],
+            "selected": np.ones(n, bool),
+        }
+    )
+    info = CohortInfo(
+        name="t", source_kind="zip", synthetic=False, has_patients=True, fingerprint=fingerprint_of(table),
+        n_patches=n, n_patients=2, n_positive=2, quarantined={}, selection={"seed": 1}, notes=[],
+        ductal_version="0", created="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    table.to_parquet(folder / "patches.parquet")
+    empty = pd.DataFrame(columns=["name", "patient", "label", "reason", "detail"])
+    empty.to_parquet(folder / "quarantine.parquet")
+    np.save(folder / "patches.npy", np.zeros((n, 50, 50, 3), np.uint8))
+    (folder / "cohort.json").write_text(info.model_dump_json())
+    return folder
+
+
+def test_a_whole_cohort_opens(tmp_path: Path) -> None:
+    cohort = Cohort.open(write_cohort(tmp_path / "c"))
+    assert len(cohort) == 4
+    assert cohort.labels.tolist() == [0, 1, 0, 1]
+    assert cohort.labels.dtype == np.int8
+    assert cohort.groups.tolist() == ["a", "a", "b", "b"]
+    assert isinstance(cohort.pixels, np.memmap)
+
+
+def spoil_pixels(folder: Path) -> None:
+    np.save(folder / "patches.npy", np.zeros((3, 50, 50, 3), np.uint8))
+
+
+def spoil_dtype(folder: Path) -> None:
+    np.save(folder / "patches.npy", np.zeros((4, 50, 50, 3), np.float32))
+
+
+def spoil_shape(folder: Path) -> None:
+    np.save(folder / "patches.npy", np.zeros((4, 32, 32, 3), np.uint8))
+
+
+def cut_pixels(folder: Path) -> None:
+    (folder / "patches.npy").write_bytes((folder / "patches.npy").read_bytes()[:1000])
+
+
+def cut_table(folder: Path) -> None:
+    (folder / "patches.parquet").write_bytes(b"PAR1")
+
+
+def spoil_labels(folder: Path) -> None:
+    table = pd.read_parquet(folder / "patches.parquet")
+    table["label"] = 1 - table["label"].clip(upper=0)
+    table.to_parquet(folder / "patches.parquet")
+
+
+def drop_column(folder: Path) -> None:
+    pd.read_parquet(folder / "patches.parquet").drop(columns="sha1").to_parquet(folder / "patches.parquet")
+
+
+def repeat_id(folder: Path) -> None:
+    pd.read_parquet(folder / "patches.parquet").assign(patch_id="p").to_parquet(folder / "patches.parquet")
+
+
+def spoil_info(folder: Path) -> None:
+    (folder / "cohort.json").write_text(json.dumps({"name": "t"}))
+
+
+def lose_quarantine(folder: Path) -> None:
+    (folder / "quarantine.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_pixels,
+        spoil_dtype,
+        spoil_shape,
+        cut_pixels,
+        cut_table,
+        spoil_labels,
+        drop_column,
+        repeat_id,
+        spoil_info,
+        lose_quarantine,
+    ],
+)
+def test_files_that_disagree_are_refused(tmp_path: Path, spoil) -> None:
+    folder = write_cohort(tmp_path / "c")
+    spoil(folder)
+    with pytest.raises(DataError, match=r"prepare` again"):
+        Cohort.open(folder)
+
+
+def test_another_folder_is_no_cohort(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a prepared cohort"):
+        Cohort.open(tmp_path)
+
+
+def test_the_fingerprint_follows_content_not_order() -> None:
+    table = pd.DataFrame({"patch_id": ["b", "a"], "label": [0, 1], "sha1": ["1", "2"]})
+    assert fingerprint_of(table) == hashlib.sha1(b"a 1 2\nb 0 1\n").hexdigest()
+    assert fingerprint_of(table) == fingerprint_of(table[::-1])
+    for column, value in (("patch_id", "c"), ("label", 1), ("sha1", "3")):
+        changed = table.copy()
+        changed.loc[0, column] = value
+        assert fingerprint_of(changed) != fingerprint_of(table)
