@@ -150,7 +150,7 @@ def run(
             ratios=_ratios(ratios),
             fold=fold,
             folds=folds,
-            profile=profile.value if profile else None,  # type: ignore[arg-type]
+            profile=profile.value if profile else None,
             seed=seed,
             patients=patients,
             limit_per_class=limit_per_class,
@@ -328,7 +328,10 @@ def predict(
         table = predict_source(run_folder, source, out, d4=d4, progress=progress)
     called = int(table["cancer"].sum())
     skipped = int((table["problem"] != "").sum())
-    console.print(f"{len(table):,} images: {called:,} called cancer, {skipped:,} not usable. Written to {out}", soft_wrap=True)
+    console.print(
+        f"{len(table):,} images: {called:,} called cancer, {skipped:,} not usable. Written to {out}",
+        soft_wrap=True,
+    )
 
 
 @app.command()

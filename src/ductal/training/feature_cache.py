@@ -113,7 +113,7 @@ def fill_caches(
                 patches = augment(patches, tf.constant(numbers[part]))
             outputs = forward(patches)
             for name, kept in maps.items():
-                target = kept.val if view is None else kept.train[view]
+                target: np.ndarray = kept.val if view is None else kept.train[view, :]
                 target[part] = np.asarray(outputs[name])
             done += len(patches)
             if progress:

@@ -204,7 +204,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
 
 
 def _explain(error: ValidationError) -> list[str]:
-    lines = {}
+    lines: dict[str, str] = {}
     for problem in error.errors():
         place = tuple(part for part in problem["loc"] if not _is_union_branch(part))
         key = ".".join(str(part) for part in place) or "recipe"
