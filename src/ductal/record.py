@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +34,19 @@ def describe_data(cohort: Cohort, split: Split, audit: AuditReport) -> dict[str,
         },
         "audit": audit.model_dump(mode="json"),
     }
+
+
+def to_json(data: Any) -> str:
+    """Strict JSON: an undefined figure (nan) is null."""
+    return json.dumps(_without_nan(data), indent=2, allow_nan=False) + "\n"
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def package_versions(*names: str) -> dict[str, str]:

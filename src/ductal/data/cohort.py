@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,22 @@ class CohortInfo(BaseModel):
     spacing_um: float | None = None
     ductal_version: str
     created: str
+
+
+class PatchView:
+    """Chosen rows of a pixel array, gathered only when indexed, so that a part of a cohort costs no memory.
+
+    ``len(view)``, ``view[3]`` and ``view[a:b]`` behave as on the uint8 array (n, 50, 50, 3) it stands for.
+    """
+
+    def __init__(self, pixels: np.ndarray, rows: np.ndarray) -> None:
+        self._pixels, self._rows = pixels, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self._pixels[self._rows[index]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +115,10 @@ class Cohort:
     def labels(self) -> np.ndarray:
         """int8 (N,): 1 for IDC, 0 for not."""
         return self.table["label"].to_numpy(np.int8)
+
+    def view(self, rows: np.ndarray) -> PatchView:
+        """The patches of `rows`, read when they are used."""
+        return PatchView(self.pixels, rows)
 
     @property
     def groups(self) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ductal.data.cohort import PatchView
 from ductal.errors import DataError
 
 # Temporaries of 256 patches fit the processor's cache, and stay small beside a memory-mapped cohort.
@@ -21,6 +22,7 @@ CHUNK = 256
 HISTOGRAM_BINS = 16
 
 Pixels = npt.NDArray[np.uint8]
+Patches = Pixels | PatchView
 Features = npt.NDArray[np.float32]
 
 
@@ -39,11 +41,11 @@ class Control(ABC):
         self.seed = seed
 
     @abstractmethod
-    def fit(self, pixels: Pixels, y: npt.NDArray[np.integer[Any]]) -> Control:
+    def fit(self, pixels: Patches, y: npt.NDArray[np.integer[Any]]) -> Control:
         """Learn from training patches.
 
         Args:
-            pixels: uint8 RGB, shape (n, 50, 50, 3); may be a memory map.
+            pixels: uint8 RGB, shape (n, 50, 50, 3); may be a memory map or a view of one.
             y: labels, shape (n,), IDC = 1.
 
         Raises:
@@ -51,7 +53,7 @@ class Control(ABC):
         """
 
     @abstractmethod
-    def predict(self, pixels: Pixels) -> Features:
+    def predict(self, pixels: Patches) -> Features:
         """Probability of IDC, shape (n,), float32, for uint8 RGB patches of shape (n, 50, 50, 3)."""
 
 
@@ -61,26 +63,26 @@ class Majority(Control):
     name = "majority"
     says = "the share of IDC among the training patches, for every patch alike"
 
-    def fit(self, pixels: Pixels, y: npt.NDArray[np.integer[Any]]) -> Majority:  # noqa: ARG002
+    def fit(self, pixels: Patches, y: npt.NDArray[np.integer[Any]]) -> Majority:  # noqa: ARG002
         if not len(y):
             raise DataError("There is no training patch, so a control has nothing to learn. Check the split.")
         self.prevalence = float(np.mean(y))
         return self
 
-    def predict(self, pixels: Pixels) -> Features:
+    def predict(self, pixels: Patches) -> Features:
         return np.full(len(pixels), self.prevalence, dtype=np.float32)
 
 
 class _ColourControl(Control):
     """A scikit-learn classifier over features that know colours but no positions."""
 
-    def features(self, pixels: Pixels) -> Features:
+    def features(self, pixels: Patches) -> Features:
         raise NotImplementedError
 
     def estimator(self) -> Any:
         raise NotImplementedError
 
-    def fit(self, pixels: Pixels, y: npt.NDArray[np.integer[Any]]) -> Control:
+    def fit(self, pixels: Patches, y: npt.NDArray[np.integer[Any]]) -> Control:
         if len(np.unique(y)) < 2:
             raise DataError(
                 f"The control model {self.name} needs training patches of both classes. "
@@ -89,7 +91,7 @@ class _ColourControl(Control):
         self.model = self.estimator().fit(self.features(pixels), np.asarray(y))
         return self
 
-    def predict(self, pixels: Pixels) -> Features:
+    def predict(self, pixels: Patches) -> Features:
         if not len(pixels):
             return np.zeros(0, dtype=np.float32)
         return self.model.predict_proba(self.features(pixels))[:, 1].astype(np.float32)
@@ -101,7 +103,7 @@ class MeanColour(_ColourControl):
     name = "mean-colour"
     says = "logistic regression on the patch's mean red, green and blue"
 
-    def features(self, pixels: Pixels) -> Features:
+    def features(self, pixels: Patches) -> Features:
         return mean_colour(pixels)
 
     def estimator(self) -> Any:
@@ -118,7 +120,7 @@ class ColourHistogram(_ColourControl):
     name = "colour-histogram"
     says = f"boosted trees on a {HISTOGRAM_BINS}-bin histogram of each colour channel"
 
-    def features(self, pixels: Pixels) -> Features:
+    def features(self, pixels: Patches) -> Features:
         return colour_histogram(pixels)
 
     def estimator(self) -> Any:
@@ -133,7 +135,7 @@ class ColourHistogram(_ColourControl):
 CONTROLS: dict[str, type[Control]] = {kind.name: kind for kind in (Majority, MeanColour, ColourHistogram)}
 
 
-def mean_colour(pixels: Pixels) -> Features:
+def mean_colour(pixels: Patches) -> Features:
     """Mean of each channel, 0-255, shape (n, 3), float32, for uint8 patches of shape (n, h, w, 3)."""
 
     def mean(part: Pixels) -> npt.NDArray[np.float64]:
@@ -145,7 +147,7 @@ def mean_colour(pixels: Pixels) -> Features:
     return _in_chunks(pixels, 3, mean)
 
 
-def colour_histogram(pixels: Pixels, bins: int = HISTOGRAM_BINS) -> Features:
+def colour_histogram(pixels: Patches, bins: int = HISTOGRAM_BINS) -> Features:
     """Share of a patch's pixels in each intensity bin of red, then green, then blue.
 
     Args:
@@ -170,7 +172,7 @@ def colour_histogram(pixels: Pixels, bins: int = HISTOGRAM_BINS) -> Features:
 
 
 def _in_chunks(
-    pixels: Pixels, columns: int, features: Callable[[Pixels], npt.NDArray[np.float64]]
+    pixels: Patches, columns: int, features: Callable[[Pixels], npt.NDArray[np.float64]]
 ) -> Features:
     found = np.empty((len(pixels), columns), dtype=np.float32)
     for start in range(0, len(pixels), CHUNK):

@@ -1,4 +1,4 @@
-"""The final evaluation of a run: predictions, metrics, figures and report; the only reader of test patients."""
+"""The final evaluation of a run, and the only reader of test patients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ductal.evaluation.metrics import best_threshold, evaluate_predictions, join
 from ductal.evaluation.report import write_run_report
 from ductal.files import atomic_folder, write_text
 from ductal.inference.predictor import Predictor
-from ductal.record import describe_data, package_versions, save_predictions
+from ductal.record import describe_data, package_versions, save_predictions, to_json
 
 Progress = Callable[[int, int], None]
 
@@ -63,7 +63,7 @@ def evaluate(
 
     metrics = _evaluate_parts(folder, record, cohort, split, predict, predictor.threshold)
     metrics["d4"] = d4
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2))
+    write_text(folder / "metrics.json", to_json(metrics))
     history = pd.read_csv(folder / "history.csv")
     (folder / "figures").mkdir(exist_ok=True)
     figures.curves(history, folder / "figures" / "curves.png")
@@ -82,7 +82,7 @@ def evaluate_control(
     """
     started = time.perf_counter()
     train = split.rows(cohort, "train")
-    control = CONTROLS[name](seed).fit(cohort.pixels[train], cohort.labels[train])
+    control = CONTROLS[name](seed).fit(cohort.view(train), cohort.labels[train])
     record = {
         "name": name,
         "control": True,
@@ -101,13 +101,13 @@ def evaluate_control(
     }
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        return control.predict(cohort.pixels[rows])
+        return control.predict(cohort.view(rows))
 
     val = split.rows(cohort, "val")
     threshold = best_threshold(cohort.labels[val], predict(val))
     with atomic_folder(Path(out)) as folder:
         metrics = _evaluate_parts(folder, record, cohort, split, predict, threshold)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+        (folder / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
     return Path(out)
 
 
@@ -127,13 +127,13 @@ def _evaluate_parts(
         if part == "test":
             # Counted and written before the patients are read, so that a crash cannot hide an opening.
             record["test_opened"] += 1
-            write_text(folder / "run.json", json.dumps(record, indent=2))
+            write_text(folder / "run.json", to_json(record))
         rows = split.rows(cohort, part, final_evaluation=True)
         predictions = save_predictions(folder, part, cohort, rows, predict(rows))
         metrics[part] = evaluate_predictions(join_labels(predictions, cohort.table.iloc[rows]), threshold)
     record["evaluated_on"] = parts
     record["timings"]["evaluate_seconds"] = time.perf_counter() - started
-    write_text(folder / "run.json", json.dumps(record, indent=2))
+    write_text(folder / "run.json", to_json(record))
     return metrics
 
 
@@ -150,7 +150,7 @@ def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float) -> 
     shown = tables[parts[-1]]
     rows = pd.Index(cohort.table["patch_id"]).get_indexer(shown["patch_id"])
     figures.sample_patches(
-        cohort.pixels[rows],
+        cohort.view(rows),
         shown["label"],
         shown["prob"],
         folder / "figures" / "samples.png",

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ductal.data.cohort import PatchView
 from ductal.data.naming import parse_patch_name
 from ductal.errors import RunError
 from ductal.evaluation.drawing import (
@@ -155,7 +156,7 @@ def roc_pr(models: Sequence[Scores], path: Path) -> Path:
 
 
 def sample_patches(
-    pixels_u8: npt.NDArray[np.uint8],
+    pixels_u8: npt.NDArray[np.uint8] | PatchView,
     labels: npt.ArrayLike,
     probs: npt.ArrayLike,
     path: Path,
@@ -167,7 +168,7 @@ def sample_patches(
     """The patches a model is surest about: right and wrong, of both classes.
 
     Args:
-        pixels_u8: uint8 RGB, shape (n, 50, 50, 3); may be a memory map, only shown patches are read.
+        pixels_u8: uint8 RGB, shape (n, 50, 50, 3); may be a memory map or a view, only shown patches are read.
         labels: shape (n,), IDC = 1.
         probs: probabilities of IDC, shape (n,).
         path: the PNG to write.

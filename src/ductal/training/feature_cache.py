@@ -149,7 +149,7 @@ class CachedFeed:
 
     def _batches(self) -> Iterator[tuple[np.ndarray, ...]]:
         views, n = self.features.shape[:2]
-        view = np.random.default_rng([self.seed, self.epoch, views]).integers(0, views, n)
+        view = np.random.default_rng([self.seed, self.epoch, views]).integers(0, views, size=(n,))
         for chosen, _ in epoch_order(self.seed, self.epoch, n, self.batch_size):
             features = self.features[view[chosen], chosen].astype(np.float32)
             yield features, self.labels[chosen], self.weights[chosen]

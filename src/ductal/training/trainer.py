@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from ductal.errors import DataError
 from ductal.evaluation.metrics import best_threshold
 from ductal.files import atomic_folder, storage_error
 from ductal.inference.predictor import predict_in_order
-from ductal.record import describe_data, package_versions, save_predictions
+from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed
 from ductal.training.feature_cache import (
     CachedFeatures,
@@ -304,8 +303,8 @@ def _write_run(out: Path, job: _Job, split: Split, record: dict[str, Any], probs
     }
     with atomic_folder(out) as folder:
         job.network.model.save(folder / "model.keras")
-        (folder / "calibration.json").write_text(json.dumps(calibration, indent=2), encoding="utf-8")
-        (folder / "run.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        (folder / "calibration.json").write_text(to_json(calibration), encoding="utf-8")
+        (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
         pd.DataFrame(job.history).to_csv(folder / "history.csv", index=False)
         save_predictions(folder, "val", job.cohort, job.rows["val"], probs)
