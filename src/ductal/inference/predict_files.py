@@ -37,7 +37,7 @@ def predict_source(
         source: an image, a folder of images (searched to any depth), a zip, or a prepared cohort.
         out: the CSV: file, patient, x, y (where the name tells them), probability of IDC, cancer
             (probability at or above the run's threshold), problem. An image that is not a whole 50 x 50
-            patch gets a problem instead of a probability.
+            patch gets a problem, and neither a probability nor a class.
         d4: average over the 8 rotations and flips of each patch.
         progress: called with (images done, images in all).
 
@@ -59,6 +59,9 @@ def predict_source(
         names, contents = _images(source)
         probs, problems = _predict_contents(predictor, contents, len(names), progress)
     parsed = [parse_patch_name(name) for name in names]
+    # Not "False" for an image without a probability: it would be counted as a negative.
+    cancer = pd.array(probs >= predictor.threshold, dtype="boolean")
+    cancer[np.isnan(probs)] = pd.NA
     table = pd.DataFrame(
         {
             "file": names,
@@ -66,7 +69,7 @@ def predict_source(
             "x": pd.array([name.x if name else None for name in parsed], dtype="Int32"),
             "y": pd.array([name.y if name else None for name in parsed], dtype="Int32"),
             "probability": probs,
-            "cancer": probs >= predictor.threshold,
+            "cancer": cancer,
             "problem": problems,
         }
     )

@@ -76,12 +76,18 @@ class Predictor:
             )
         import keras
 
-        settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        try:
+            settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+            threshold, temperature = float(settings["threshold"]), float(settings["temperature"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{folder / 'calibration.json'} cannot be read ({error!r}). Train the recipe again."
+            ) from error
         try:
             model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
         except Exception as error:  # Keras raises ValueError, OSError, TypeError, ... for a damaged file
             raise RunError(f"{folder / 'model.keras'} cannot be loaded ({error}). Train the recipe again.") from error
-        return cls(model, threshold=settings["threshold"], temperature=settings["temperature"], d4=d4)
+        return cls(model, threshold=threshold, temperature=temperature, d4=d4)
 
     def predict(
         self,

@@ -141,9 +141,15 @@ class Recipe(_Settings):
         return self
 
     def for_profile(self, profile: Literal["quick", "full"]) -> Recipe:
-        """The recipe as `profile` runs it: "quick" shortens stages and may use a smaller input."""
+        """The recipe as `profile` runs it: "quick" shortens stages and may use a smaller input.
+
+        Raises:
+            RecipeError: there is no such profile.
+        """
         if profile == "full":
             return self
+        if profile != "quick":
+            raise RecipeError(f'The profile must be "quick" or "full". Received: {profile!r}.')
         stages = [stage.model_copy(update={"epochs": stage.quick_epochs}) for stage in self.stages]
         return self.model_copy(
             update={
