@@ -126,8 +126,10 @@ def train(
             _train_stage(job, stage, cut, features.maps.get(cut.name) if cut is not None else None)
     probs = predict_in_order(network.model, cohort.pixels, rows["val"])
     if is_collapsed(probs):
-        job.alarms.append("At 0.5 the finished model puts nearly every validation patch into one class: it has not learned, "
-            "or its probabilities are far off.")
+        job.alarms.append(
+            "At 0.5 the finished model puts nearly every validation patch into one class: it has not learned, "
+            "or its probabilities are far off."
+        )
         progress.warn(job.alarms[-1])
     record = {
         "name": recipe.name,
