@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import contextmanager
-from enum import StrEnum
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ductal import __version__
-from ductal.errors import DuctalError, RunError, StorageError
+from ductal.cli_options import (
+    D4,
+    Commands,
+    Fold,
+    Folds,
+    Limit,
+    MaxEpochs,
+    Out,
+    Patients,
+    PatientsCsv,
+    Profile,
+    Ratios,
+    RunFolder,
+    Seed,
+    SplitName,
+    SplitOption,
+    WeightsFile,
+    names_in,
+    ratios_in,
+)
+from ductal.console import bar, make_console, quiet_tensorflow, say
+from ductal.errors import DataError, RunError
+from ductal.files import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rich.console import Console
-
     from ductal.data.cohort import Cohort
     from ductal.data.split import Split
 
-INTERRUPTED = 130
-
 app = typer.Typer(
+    cls=Commands,
     help="From the IDC breast-histology archive to trained, compared and honestly evaluated models. "
     "Research use only.",
     no_args_is_help=True,
@@ -33,75 +47,6 @@ app = typer.Typer(
     "test patients, 6 no pretrained weights, 7 download failed, 8 disk refused, 9 unusable run folder, "
     "130 interrupted; 1 anything unforeseen.",
 )
-
-
-class SplitName(StrEnum):
-    """Splits that `--split` takes."""
-
-    published = "published"
-    published_extra = "published+extra"
-    random = "random"
-    kfold = "kfold"
-
-
-class Profile(StrEnum):
-    """Profiles that `--profile` takes."""
-
-    quick = "quick"
-    full = "full"
-
-
-Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
-Seed = Annotated[int, typer.Option(help="Seed of selection, split, weights, order and augmentation.", min=0)]
-Patients = Annotated[int | None, typer.Option(help="Keep this many patients, drawn at random.", min=1)]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        "--limit-per-class",
-        min=1,
-        help="Train on at most this many patches per class of each patient, drawn at random; "
-        "metrics still use all patches.",
-    ),
-]
-PatientsCsv = Annotated[
-    Path | None, typer.Option(help="CSV with columns file,patient for class folders without genuine names.")
-]
-SplitOption = Annotated[SplitName, typer.Option("--split", help="How patients are divided.")]
-Ratios = Annotated[
-    str, typer.Option(help="Train,validation,test shares of the random split, for instance 0.7,0.15,0.15.")
-]
-Fold = Annotated[int, typer.Option(help="Test fold of the kfold split, from 0.", min=0)]
-Folds = Annotated[int, typer.Option(help="Number of folds of the kfold split.", min=3)]
-MaxEpochs = Annotated[int | None, typer.Option(help="At most this many epochs in each stage.", min=1)]
-WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG16 (Keras notop .h5) to use.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
-D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console()
-
-
-@contextmanager
-def _bar(console: Console, what: str, unit: str = "patches") -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar with rate and ETA; yields the callback (done, total). Silent without a terminal."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    counts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
-    columns = (TextColumn(what), BarColumn(), *counts, TextColumn("ETA"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @app.callback(invoke_without_command=True)
@@ -120,7 +65,8 @@ def run(
         typer.Argument(help="Archive, folder or prepared cohort; without one, the synthetic cohort."),
     ] = None,
     recipes: Annotated[
-        str | None, typer.Option(help="Recipes to train, separated by commas; names or .toml files.")
+        str | None,
+        typer.Option(help="Recipes to train, separated by commas: names or .toml files; all six by default."),
     ] = None,
     split: SplitOption = SplitName.random,
     ratios: Ratios = "0.7,0.15,0.15",
@@ -145,9 +91,9 @@ def run(
         Plan(
             source=source,
             out=out,
-            recipes=_names(recipes) or DEFAULT_RECIPES,
+            recipes=names_in(recipes) or DEFAULT_RECIPES,
             split=split.value,
-            ratios=_ratios(ratios),
+            ratios=ratios_in(ratios),
             fold=fold,
             folds=folds,
             profile=profile.value if profile else None,
@@ -158,7 +104,7 @@ def run(
             patients_csv=patients_csv,
             weights_file=weights_file,
         ),
-        _console(),
+        make_console(),
     )
 
 
@@ -173,16 +119,16 @@ def fetch(
     from ductal.data.fetch import fetch as fetch_archive
     from ductal.data.manifest import OFFICIAL
 
-    console = _console()
+    console = make_console()
     expected = OFFICIAL if url is None else None
-    with _bar(console, "Downloading", "bytes") as progress:
+    with bar(console, "Downloading", "bytes") as progress:
         result = fetch_archive(out, url or OFFICIAL_URL, expected=expected, progress=progress, force=force)
     found = result.manifest
     how = "already there, verified" if result.verified_only else "downloaded and verified"
-    console.print(
+    say(
+        console,
         f"{result.path}: {how}; {found.patches:,} patches of {found.patients} patients, "
         f"{found.positives:,} IDC, digest {found.digest}",
-        soft_wrap=True,
     )
 
 
@@ -202,10 +148,11 @@ def prepare(
     """Decode and check all patches once, into a memory-mapped cohort folder."""
     from ductal.data.store import export_folders
     from ductal.data.store import prepare as prepare_cohort
-    from ductal.experiment import describe_cohort
+    from ductal.experiment_data import describe_cohort
 
-    console = _console()
-    with _bar(console, "Reading") as progress:
+    console = make_console()
+    sweep(out)  # before the free space is looked at
+    with bar(console, "Reading") as progress:
         cohort = prepare_cohort(
             source,
             out,
@@ -217,29 +164,29 @@ def prepare(
             progress=progress,
         )
     describe_cohort(cohort, console)
-    console.print(f"Cohort: {out}", soft_wrap=True)
+    say(console, f"Cohort: {out}")
     if as_folders is not None:
-        with _bar(console, "Writing") as progress:
+        with bar(console, "Writing") as progress:
             written = export_folders(cohort, as_folders, progress=progress)
-        console.print(f"{written:,} files in {as_folders}", soft_wrap=True)
+        say(console, f"{written:,} files in {as_folders}")
 
 
 @app.command()
 def synthesise(
     out: Annotated[Path, typer.Argument(help="Zip file (.zip) or folder to write.")],
-    patients: Annotated[int, typer.Option(min=1)] = 24,
-    patches_per_patient: Annotated[int, typer.Option(min=1)] = 60,
+    patients: Annotated[int, typer.Option(help="Number of patients.", min=1)] = 24,
+    patches_per_patient: Annotated[int, typer.Option(help="Patches of each patient.", min=1)] = 60,
     seed: Seed = 42,
 ) -> None:
     """Write a synthetic archive in the layout of the real one, for trying things out."""
     from ductal.data.synthetic import make_synthetic
 
-    console = _console()
-    with _bar(console, "Drawing", "patients") as progress:
+    console = make_console()
+    with bar(console, "Drawing", "patients") as progress:
         make_synthetic(
             out, patients=patients, patches_per_patient=patches_per_patient, seed=seed, progress=progress
         )
-    console.print(f"Synthetic archive: {out}", soft_wrap=True)
+    say(console, f"Synthetic archive: {out}")
 
 
 @app.command()
@@ -256,23 +203,24 @@ def train(
     max_epochs: MaxEpochs = None,
     weights_file: WeightsFile = None,
 ) -> None:
-    """Train one recipe and evaluate it on validation patients; the run goes to OUT/runs/NAME."""
+    """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
     from ductal.data.split import make_split
-    from ductal.experiment import audited, load_recipes
+    from ductal.experiment import load_recipes
+    from ductal.experiment_data import audited
     from ductal.training.isolated import train_isolated
 
-    console = _console()
+    console = make_console()
     settings = load_recipes((recipe,), profile.value, max_epochs)[0]
     patches = Cohort.open(cohort)
-    parts = make_split(patches, split.value, seed=seed, ratios=_ratios(ratios), fold=fold, folds=folds)
+    parts = make_split(patches, split.value, seed=seed, ratios=ratios_in(ratios), fold=fold, folds=folds)
     audit = audited(patches, parts, console)
     parts.save(out / "split.json")
     folder = train_isolated(
         settings, patches.folder, parts, out / "runs" / settings.name,
         audit=audit, seed=seed, profile=profile.value, weights_file=weights_file, final=False,
     )  # fmt: skip
-    console.print(f"Run: {folder}. Its figures: ductal evaluate {folder}", soft_wrap=True)
+    say(console, f"Run: {folder}. For its report: ductal evaluate {folder}")
 
 
 @app.command()
@@ -285,13 +233,13 @@ def evaluate(
     from ductal.evaluation.compare import leaderboard, to_rich_table
     from ductal.evaluation.evaluate import evaluate as evaluate_run
 
-    _quiet_tensorflow()
-    console = _console()
+    quiet_tensorflow()
+    console = make_console()
     patches, split = _data_of(run_folder, cohort)
-    with _bar(console, "Predicting") as progress:
+    with bar(console, "Predicting") as progress:
         evaluate_run(run_folder, patches, split, d4=d4, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))
-    console.print(f"Report: {run_folder / 'report.html'}", soft_wrap=True)
+    say(console, f"Report: {run_folder / 'report.html'}")
 
 
 @app.command()
@@ -308,90 +256,67 @@ def compare(
     folders: list[Path] = []
     for path in runs:
         inside = sorted(item.parent for item in (path / "runs").glob("*/run.json"))
+        if not inside and not (path / "run.json").is_file():
+            raise RunError(f"{path} is no run folder and holds no runs/. Name run folders, or an --out folder.")
         folders += inside or [path]
-    summarise(out, folders, _console(), allow_different=allow_different)
+    summarise(out, folders, make_console(), allow_different=allow_different)
 
 
 @app.command()
 def predict(
     run_folder: RunFolder,
-    source: Annotated[Path, typer.Argument(help="Image files, a folder of them, an archive or a cohort.")],
+    source: Annotated[Path, typer.Argument(help="An image, a folder or zip of images, or a prepared cohort.")],
     out: Annotated[Path, typer.Option("--out", help="CSV to write.")] = Path("predictions.csv"),
     d4: D4 = False,
 ) -> None:
     """Probability of IDC for patches, labelled or not, as a CSV file."""
     from ductal.inference.predict_files import predict_source
 
-    _quiet_tensorflow()
-    console = _console()
-    with _bar(console, "Predicting") as progress:
+    if not source.exists():
+        raise DataError(f"{source} does not exist. Name an image, a folder or zip of images, or a prepared cohort.")
+    quiet_tensorflow()
+    console = make_console()
+    with bar(console, "Predicting") as progress:
         table = predict_source(run_folder, source, out, d4=d4, progress=progress)
     called = int(table["cancer"].sum())
     skipped = int((table["problem"] != "").sum())
-    console.print(
-        f"{len(table):,} images: {called:,} called cancer, {skipped:,} not usable. Written to {out}",
-        soft_wrap=True,
-    )
+    say(console, f"{len(table):,} images: {called:,} called cancer, {skipped:,} not usable. Written to {out}")
 
 
 @app.command()
 def recipes() -> None:
     """List the shipped recipes."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ductal.training.recipe import load_recipe, recipe_names
 
-    table = Table("recipe", "what it is", "input", "stages")
+    table = Table(Column("recipe", no_wrap=True), "what it is", "input", "stages")
     for name in recipe_names():
         recipe = load_recipe(name)
         stages = ", ".join(f"{stage.name} ({stage.epochs})" for stage in recipe.stages)
         table.add_row(name, recipe.title, f"{recipe.input_px} px", stages)
-    _console().print(table)
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _ratios(text: str) -> tuple[float, float, float]:
-    try:
-        train_share, val, test = (float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"three numbers such as 0.7,0.15,0.15 are needed, not {text}") from None
-    return train_share, val, test
+    make_console().print(table)
 
 
 def _data_of(run_folder: Path, cohort: Path | None) -> tuple[Cohort, Split]:
     """The cohort and split a run was trained with: recorded path, or the folder the user names."""
-    import json
-
     from ductal.data.cohort import Cohort
     from ductal.data.split import Split
 
     try:
         record: dict[str, Any] = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        recorded = Path(record["cohort_folder"])
+        control = record.get("control", False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run_folder} is not a run folder ({error}). Name a folder under runs/.") from error
-    return Cohort.open(cohort or Path(record["cohort_folder"])), Split.load(run_folder / "split.json")
-
-
-def _quiet_tensorflow() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if control:
+        raise RunError(
+            f"{run_folder} is a control model, which is fitted and evaluated at once by `ductal run`. "
+            "Name the folder of a trained recipe."
+        )
+    return Cohort.open(cohort or recorded), Split.load(run_folder / "split.json")
 
 
 def main() -> None:
-    """Entry point: one clear message and a documented exit code, never a traceback for a user's mistake."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        typer.echo(
-            "\nInterrupted. What was finished is kept; the same command goes on from there.", err=True
-        )
-        sys.exit(INTERRUPTED)
-    except DuctalError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        refused = StorageError(f"{error}. Check the path, its permissions and the free space.")
-        typer.echo(f"Error: {refused}", err=True)
-        sys.exit(refused.exit_code)
+    """Entry point of the command `ductal`."""
+    app()

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from ductal.data.audit import AuditReport, audit_split, refuse_leaks
-from ductal.data.cohort import INFO, Cohort
+from ductal.console import say
+from ductal.data.audit import AuditReport
+from ductal.data.cohort import Cohort
 from ductal.data.split import Split, make_split
-from ductal.data.store import prepare
-from ductal.data.synthetic import make_synthetic
+from ductal.errors import DuctalError, RecipeError, StorageError
 from ductal.evaluation.compare import leaderboard, to_csv, to_markdown, to_rich_table
 from ductal.evaluation.controls import CONTROLS
 from ductal.evaluation.evaluate import evaluate_control
 from ductal.evaluation.report import write_comparison_report
+from ductal.experiment_data import audited, open_cohort
 from ductal.files import write_text
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
-
-SYNTHETIC_PATIENTS, SYNTHETIC_PATCHES = 24, 40
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Result:
 def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     """Carry out `plan`. Recipes that an earlier, interrupted call finished with the same settings are kept.
 
+    A recipe that fails does not keep the others from their turn; after the report of those that finished,
+    the first failure is raised.
+
     Raises:
         DuctalError: any of its kinds; what was finished stays in `plan.out`.
     """
@@ -90,114 +93,113 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     audit = audited(cohort, split, console)
     split.save(plan.out / "split.json")
     runs, reused = [], []
+    failures: list[DuctalError] = []
     for recipe in recipes:
         folder = plan.out / "runs" / recipe.name
-        if is_finished(folder, recipe, cohort, split, plan.seed):
-            console.print(f"[bold]{recipe.name}[/]  finished earlier with the same settings, kept")
-            reused.append(recipe.name)
-        else:
-            console.print(f"[bold]{recipe.name}[/]  {recipe.title}")
-            train_isolated(
-                recipe, cohort.folder, split, folder,
-                audit=audit, seed=plan.seed, profile=plan.settled_profile(), weights_file=plan.weights_file,
-            )  # fmt: skip
-        runs.append(folder)
-    console.print("[bold]controls[/]  " + ", ".join(CONTROLS))
+        try:
+            if _train_or_keep(plan, recipe, cohort, split, audit, console):
+                reused.append(recipe.name)
+            runs.append(folder)
+        except DuctalError as error:
+            failures.append(error)
+            if len(recipes) > 1:
+                say(console, f"  {recipe.name} failed: {error}")
+            if isinstance(error, StorageError):  # the others would meet the same disk
+                break
+    if failures and not runs:
+        raise failures[0]
     for name in CONTROLS:
         folder = plan.out / "runs" / name
-        runs.append(evaluate_control(name, cohort, split, audit, folder, seed=plan.seed))
+        runs.append(folder)
+        settings = {"name": name, "title": CONTROLS[name].says}
+        if not is_finished(folder, settings, cohort, split, plan.seed):
+            with console.status(f"Control model {name}"):
+                evaluate_control(name, cohort, split, audit, folder, seed=plan.seed)
+    say(console, f"Controls: {', '.join(CONTROLS)}")
     report = summarise(plan.out, runs, console)
-    console.print(f"Done in {(time.perf_counter() - started) / 60:.1f} minutes.")
+    say(console, f"Done in {(time.perf_counter() - started) / 60:.1f} minutes.")
+    if failures:
+        raise failures[0]
     return Result(report, runs, reused)
+
+
+def _train_or_keep(
+    plan: Plan, recipe: Recipe, cohort: Cohort, split: Split, audit: AuditReport, console: Console
+) -> bool:
+    """Bring the run of `recipe` to its end from where an earlier call left it; True if that was the end."""
+    folder = plan.out / "runs" / recipe.name
+    settings = recipe.model_dump(mode="json")
+    weights_file = plan.weights_file if recipe.weights == "imagenet" else None
+    trained = is_trained(folder, settings, cohort, split, plan.seed, weights_file)
+    if trained and (folder / "metrics.json").is_file():
+        say(console, f"{recipe.name}: finished earlier with the same settings, kept")
+        return True
+    say(console, f"{recipe.name}: {recipe.title}" + (", trained earlier, now evaluated" if trained else ""))
+    train_isolated(
+        recipe, cohort.folder, split, folder,
+        audit=audit, seed=plan.seed, profile=plan.settled_profile(), weights_file=plan.weights_file, trained=trained,
+    )  # fmt: skip
+    return False
 
 
 def load_recipes(
     names: tuple[str, ...], profile: Literal["quick", "full"], max_epochs: int | None = None
 ) -> list[Recipe]:
-    """Load and adapt recipes, so that a mistake in the last is found before the first trains."""
-    recipes = [load_recipe(name).for_profile(profile) for name in names]
-    if max_epochs is not None:
-        recipes = [
-            recipe.model_copy(
-                update={
-                    "stages": [
-                        stage.model_copy(update={"epochs": min(stage.epochs, max_epochs)})
-                        for stage in recipe.stages
-                    ]
-                }
+    """Load and adapt recipes, so that a mistake in the last is found before the first trains.
+
+    Raises:
+        RecipeError: the mistakes of all of them; or two would write the same run folder.
+    """
+    recipes, mistakes = [], []
+    for name in names:
+        try:
+            recipes.append(_shortened(load_recipe(name).for_profile(profile), max_epochs))
+        except RecipeError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+    for name, count in Counter([*(recipe.name for recipe in recipes), *CONTROLS]).items():
+        if count > 1:
+            raise RecipeError(
+                f"Two models would be called {name} and write the same run folder. Name each recipe once, "
+                f"and change the name in a recipe of your own; {', '.join(CONTROLS)} are taken by the controls."
             )
-            for recipe in recipes
-        ]
     return recipes
 
 
-def open_cohort(plan: Plan, console: Console) -> Cohort:
-    """The cohort of `plan`: opened if it is prepared already, else prepared into ``<out>/cohort``."""
-    source = plan.source
-    if source is not None and (source / INFO).is_file():
-        return Cohort.open(source)
-    if source is None:
-        source = plan.out / "synthetic.zip"
-        console.print("No source given: making the [bold]synthetic[/] cohort. Its figures are not results.")
-        make_synthetic(source, patients=SYNTHETIC_PATIENTS, patches_per_patient=SYNTHETIC_PATCHES, seed=plan.seed)
-    with console.status("Reading the patches"):
-        cohort = prepare(
-            source,
-            plan.out / "cohort",
-            patients=plan.patients,
-            limit_per_class=plan.limit_per_class,
-            seed=plan.seed,
-            patients_csv=plan.patients_csv,
-        )
-    describe_cohort(cohort, console)
-    return cohort
+def _shortened(recipe: Recipe, max_epochs: int | None) -> Recipe:
+    if max_epochs is None:
+        return recipe
+    stages = [stage.model_copy(update={"epochs": min(stage.epochs, max_epochs)}) for stage in recipe.stages]
+    return recipe.model_copy(update={"stages": stages})
 
 
-def describe_cohort(cohort: Cohort, console: Console) -> None:
-    """Print what a cohort holds and what was left out."""
-    info = cohort.info
-    console.print(
-        f"{info.n_patches:,} patches of {info.n_patients} patients, "
-        f"{info.n_positive:,} IDC ({info.n_positive / max(info.n_patches, 1):.1%})"
-    )
-    if info.quarantined:
-        kinds = ", ".join(f"{count} {reason}" for reason, count in info.quarantined.items())
-        console.print(f"Quarantined by rule: {kinds}")
-    for note in info.notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False)
-
-
-def audited(cohort: Cohort, split: Split, console: Console) -> AuditReport:
-    """Audit a split, print the findings, and refuse it when it leaks. Raises LeakError."""
-    counts = split.count(cohort)
-    console.print(
-        f"Split {split.name}: "
-        + ", ".join(f"{part} {c['patients']} patients / {c['patches']:,} patches" for part, c in counts.items()),
-        soft_wrap=True,
-    )
-    for note in split.notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False)
-    with console.status("Auditing the split for leaks"):
-        audit = audit_split(cohort, split)
-    console.print(audit.text(), highlight=False, markup=False, soft_wrap=True)
-    refuse_leaks(audit)
-    return audit
-
-
-def is_finished(folder: Path, recipe: Recipe, cohort: Cohort, split: Split, seed: int) -> bool:
-    """Whether `folder` holds a complete, evaluated run of exactly these settings."""
+def is_trained(
+    folder: Path,
+    settings: dict[str, Any],
+    cohort: Cohort,
+    split: Split,
+    seed: int,
+    weights_file: Path | None = None,
+) -> bool:
+    """Whether `folder` holds a complete run of exactly this recipe (as JSON), cohort, split and seed."""
     try:
         record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return bool(
+            record["recipe"] == settings
+            and record["cohort"]["fingerprint"] == cohort.info.fingerprint
+            and record["cohort"]["selection"] == cohort.info.selection
+            and record["split"]["id"] == split.identity
+            and record["seed"] == seed
+            and (weights_file is None or record["weights"] == f"file {weights_file.name}")
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not what this version writes
         return False
-    return (
-        (folder / "metrics.json").is_file()
-        and record["recipe"] == recipe.model_dump(mode="json")
-        and record["cohort"]["fingerprint"] == cohort.info.fingerprint
-        and record["cohort"]["selection"] == cohort.info.selection
-        and record["split"]["id"] == split.identity
-        and record["seed"] == seed
-    )
+
+
+def is_finished(folder: Path, settings: dict[str, Any], cohort: Cohort, split: Split, seed: int) -> bool:
+    """Whether `folder` is trained (see `is_trained`) and evaluated."""
+    return (folder / "metrics.json").is_file() and is_trained(folder, settings, cohort, split, seed)
 
 
 def summarise(out: Path, runs: list[Path], console: Console, *, allow_different: bool = False) -> Path:
@@ -207,5 +209,5 @@ def summarise(out: Path, runs: list[Path], console: Console, *, allow_different:
     write_text(out / "leaderboard.md", to_markdown(rows))
     report = write_comparison_report(out, runs, "Comparison of models", allow_different=allow_different)
     console.print(to_rich_table(rows))
-    console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+    say(console, f"Report: {report}")
     return report

@@ -1,24 +1,53 @@
-"""Whole or absent: every artefact is written to a temporary name beside it, then renamed."""
+"""Whole or absent: every artefact is written to a temporary name beside it, then renamed.
+
+The temporary name says which process writes there, so that the next writer can sweep away what a
+killed one (SIGKILL, power cut) left behind.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ductal.errors import StorageError
+from ductal.errors import DuctalError, StorageError
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the operating system refused a write, rather than the program having made a mistake.
+
+    Errors without a number count: HDF5, zipfile and numpy raise such ones on a full disk.
+    """
+    return not isinstance(error, DuctalError) and (error.errno is None or error.errno in _DISK_ERRORS)
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
     """The typed error for a write that the operating system refused."""
+    in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR)
+    reason = "a file is where a folder is needed" if in_the_way else error.strerror or error
     return StorageError(
-        f"Could not write {path}: {error.strerror or error}. "
+        f"Could not write {path}: {reason}. "
         "Nothing half-written was kept. Free space or choose another folder, then run it again."
     )
 
@@ -31,19 +60,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
         StorageError: the disk is full, read-only or refused the write.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with _refusals_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in _DISK_ERRORS and not isinstance(error, StorageError):
-            raise storage_error(error, path) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+        sweep(path)
+        temporary = _temporary(path, "part")
+        try:
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,26 +81,101 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         StorageError: the disk is full, read-only or refused the write.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        temporary.mkdir(parents=True)
+    with scratch_folder(path) as temporary:
         yield temporary
-        if path.exists():
-            retired = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-            path.rename(retired)
-            temporary.rename(path)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            temporary.rename(path)
-    except OSError as error:
-        if error.errno in _DISK_ERRORS and not isinstance(error, StorageError):
-            raise storage_error(error, path) from error
+        replace_folder(temporary, path)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which is removed at the end, whatever happens.
+
+    Raises:
+        StorageError: the disk is full, read-only or refused the write.
+    """
+    path = Path(path)
+    with _refusals_of(path):
+        sweep(path)
+        temporary = _temporary(path, "part")
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`; what is at `path` is kept until then, and removed after."""
+    if not path.exists():
+        new.rename(path)
+        return
+    retired = _temporary(path, "old")
+    path.rename(retired)
+    try:
+        new.rename(path)
+    except BaseException:
+        retired.rename(path)
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove the temporary files and folders of `path` whose process is no more.
+
+    A folder that was set aside to be replaced, and whose replacement never came, is put back.
+    """
+    path = Path(path)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\w+)-(\d+)-\w+\.(part|old)")
+    # Not a glob: a folder that cannot be listed has nothing to sweep, and names may hold glob characters.
+    try:
+        names = sorted(item.name for item in os.scandir(path.parent))
+    except OSError:
+        return
+    for match in filter(None, map(pattern.fullmatch, names)):
+        host, process, kind = match.groups()
+        left = path.with_name(match.string)
+        if host != _host() or _is_alive(int(process)):
+            continue
+        if kind == "old" and not path.exists():
+            left.rename(path)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically. Raises StorageError when the disk refuses."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _refusals_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_disk_error(error):
+            raise storage_error(error, path) from error
+        raise
+
+
+def _temporary(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}")
+
+
+def _host() -> str:
+    # On a shared disk, a process number says nothing about a process of another machine or container.
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # there, os.kill ends the process instead of asking for it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -496,7 +496,7 @@ def test_5xx_for_ever(server: Server, tmp_path: Path) -> None:
 
 def test_backoff_doubles(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("ductal.data.fetch.time.sleep", pauses.append)
+    monkeypatch.setattr("ductal.data.transfer.time.sleep", pauses.append)
     server.script = [status(500)] * 3 + [cut(1000), status(500)]
     get(server, tmp_path, backoff=2.0)
     assert pauses == [2.0, 4.0, 8.0, 2.0, 2.0]

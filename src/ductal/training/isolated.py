@@ -5,16 +5,35 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
+import threading
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ductal.data.audit import AuditReport
 from ductal.data.split import Split
 from ductal.data.workers import main_left_out
 from ductal.errors import DuctalError
+from ductal.files import is_disk_error, replace_folder, scratch_folder, storage_error, sweep
 from ductal.training.recipe import Recipe
+
+_SECONDS_TO_END = 5.0  # then it is killed, and the parent sweeps up
+
+
+class _Task(NamedTuple):
+    recipe: Recipe
+    cohort_folder: Path
+    split: Split
+    out: Path
+    train: bool
+    evaluate: bool
+    settings: dict[str, Any]  # further arguments of `ductal.training.trainer.train`
 
 
 def train_isolated(
@@ -28,77 +47,139 @@ def train_isolated(
     profile: str,
     weights_file: Path | None,
     final: bool = True,
+    trained: bool = False,
 ) -> Path:
     """`ductal.training.trainer.train` in a child process that shares this terminal; returns `out`.
 
-    With `final`, the child also makes the final evaluation, which opens the test patients.
+    With `final`, the child also makes the final evaluation, which opens the test patients. With
+    `trained`, `out` holds the trained model already, and only the evaluation is made.
+
+    Ctrl-C ends the child within seconds, and so does the end of this process, however it comes about.
 
     Raises:
-        DuctalError: what the child raised, or the child was killed (for want of memory, mostly).
-        RuntimeError: the child met something unforeseen; the message is its traceback.
+        DuctalError: what the child raised; or it was killed (for want of memory, mostly); or it met
+            something unforeseen, and the message holds its traceback.
     """
+    settings = {"audit": audit, "seed": seed, "profile": profile, "weights_file": weights_file}
+    task = _Task(recipe, cohort_folder, split, out, not trained, final, settings)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    settings = {"seed": seed, "profile": profile, "weights_file": weights_file}
-    process = context.Process(target=_child, args=(sender, recipe, cohort_folder, split, out, audit, settings, final))
-    with main_left_out():
+    process = context.Process(target=_child, args=(sender, task))
+    with main_left_out(), _interrupts_blocked():
         process.start()
     sender.close()
     try:
-        try:
-            outcome: Any = receiver.recv()
-        except EOFError:
-            process.join()
-            raise DuctalError(
-                f"The training of {recipe.name} ended unexpectedly (exit code {process.exitcode}), most often "
-                "for want of memory. Finished runs are kept; use a smaller batch_size and run it again."
-            ) from None
-        process.join()
+        outcome: DuctalError | None = receiver.recv()
+        process.join(_SECONDS_TO_END)
+    except EOFError:
+        process.join(_SECONDS_TO_END)
+        raise _death(recipe.name, process.exitcode) from None
     finally:
-        if process.is_alive():
-            process.terminate()
-            process.join(10)
-            if process.is_alive():
-                process.kill()
-    if isinstance(outcome, BaseException):
+        _end(process)
+        receiver.close()
+        sweep(out)
+    if outcome is not None:
         raise outcome
     return out
 
 
-def _child(
-    sender: Connection,
-    recipe: Recipe,
-    cohort_folder: Path,
-    split: Split,
-    out: Path,
-    audit: AuditReport,
-    settings: dict[str, Any],
-    final: bool,
-) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started here never see Ctrl-C (the mask is inherited); this one sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        from rich.console import Console
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-        from ductal.data.cohort import Cohort
-        from ductal.evaluation.evaluate import evaluate
-        from ductal.training.progress import TrainingProgress
-        from ductal.training.trainer import train
 
-        cohort = Cohort.open(cohort_folder)
-        with TrainingProgress(recipe.name, Console()) as progress:
-            train(recipe, cohort, split, out, audit=audit, progress=progress, **settings)
-            if final:
-                evaluate(out, cohort, split, progress=progress.passing("evaluation"))
-        sender.send(None)
+def _end(process: BaseProcess) -> None:
+    """Ask the child to clean up and end; a second Ctrl-C, or too long a wait, ends it at once."""
+    try:
+        if process.is_alive():
+            process.terminate()
+            process.join(_SECONDS_TO_END)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _death(name: str, code: int | None) -> DuctalError:
+    how = f"ended with exit code {code}"
+    if code is not None and code < 0:
+        how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return DuctalError(
+        f"The training of {name} {how}, most often for want of memory. "
+        "Finished runs are kept; use a smaller batch_size or close other programs, and run it again."
+    )
+
+
+def _child(sender: Connection, task: _Task) -> None:
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _work(task)
+        outcome = None
     except KeyboardInterrupt:
-        sender.send(KeyboardInterrupt())
+        return
     except BaseException as error:
-        sender.send(_portable(error))
+        outcome = _portable(error, task)
+    sender.send(outcome)
 
 
-def _portable(error: BaseException) -> BaseException:
-    """The error itself if it can cross a process boundary, else one that carries its traceback as text."""
-    try:
-        return pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError("".join(traceback.format_exception(error)))
+def _stop(number: int, _: object) -> None:
+    # Once: a second exception would interrupt the cleaning up after the first.
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can end nobody: notice it, clean up, and go."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SECONDS_TO_END)
+        os._exit(1)
+
+
+def _work(task: _Task) -> None:
+    from ductal.console import make_console, quiet_tensorflow
+
+    quiet_tensorflow()
+    from ductal.data.cohort import Cohort
+    from ductal.evaluation.evaluate import evaluate
+    from ductal.training.progress import TrainingProgress
+    from ductal.training.trainer import train
+
+    cohort = Cohort.open(task.cohort_folder)
+    with TrainingProgress(task.recipe.name, make_console()) as progress:
+        if task.train:
+            # Whatever a killed training leaves behind lies in this one folder, which the next one sweeps.
+            with scratch_folder(task.out) as scratch:
+                made = train(
+                    task.recipe, cohort, task.split, scratch / task.out.name, progress=progress, **task.settings
+                )
+                replace_folder(made, task.out)
+        if task.evaluate:
+            evaluate(task.out, cohort, task.split, progress=progress.passing("evaluation"))
+
+
+def _portable(error: BaseException, task: _Task) -> DuctalError:
+    """The error as one that crosses to the parent; an unforeseen one with its traceback as text."""
+    if isinstance(error, OSError) and is_disk_error(error):
+        error = storage_error(error, task.out)
+    if isinstance(error, DuctalError):
+        try:
+            pickle.loads(pickle.dumps(error))
+            return error
+        except Exception:  # one with arguments of its own
+            return DuctalError(str(error))
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return DuctalError(
+        f"The training of {task.recipe.name} met something unforeseen, which is a mistake in ductal or a "
+        f"library of its. Finished runs are kept. Please report this text:\n{text}"
+    )

@@ -1,4 +1,4 @@
-"""Live progress of a training: a bar where there is a terminal, one plain line an epoch where not."""
+"""Live progress of a training: a bar where there is a terminal, plain lines (an epoch, half a minute) where not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ductal.console import SECONDS_A_LINE, say
 
 
 class TrainingProgress:
@@ -31,7 +34,8 @@ class TrainingProgress:
         )
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task: TaskID | None = None
-        self._started = 0.0
+        self._what, self._total = "", 0
+        self._started = self._last_line = 0.0
         self._batch_size = 1
 
     def __enter__(self) -> TrainingProgress:
@@ -46,15 +50,20 @@ class TrainingProgress:
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(what, total=total, rate="")
-        self._started, self._batch_size = time.perf_counter(), batch_size
+        self._what, self._total, self._batch_size = what, total, batch_size
+        self._started = self._last_line = time.perf_counter()
 
     def tick(self, done: int, loss: float | None = None) -> None:
         """`done` ticks of the pass are finished."""
         if self._task is None:
             return
-        speed = done * self._batch_size / max(time.perf_counter() - self._started, 1e-6)
+        now = time.perf_counter()
+        speed = done * self._batch_size / max(now - self._started, 1e-6)
         rate = f"{speed:.0f} images/s" + (f"  loss {loss:.3f}" if loss is not None else "")
         self._bar.update(self._task, completed=done, rate=rate)
+        if not self.console.is_terminal and now - self._last_line >= SECONDS_A_LINE:
+            self._last_line = now
+            say(self.console, f"  {self._what}  {done:,}/{self._total:,}  {rate}")
 
     def passing(self, what: str) -> Callable[[int, int], None]:
         """A callback (done, total) that shows a pass of its own, begun when it is first called."""
@@ -81,4 +90,4 @@ class TrainingProgress:
 
     def warn(self, text: str) -> None:
         """A warning that stays."""
-        self.console.print(f"  [yellow]Warning:[/] {text}", highlight=False, soft_wrap=True)
+        self.console.print(f"  [yellow]Warning:[/] {escape(text)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,92 @@
+"""What the commands share: options, how they are read, and how errors end a command."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from ductal.errors import DuctalError, StorageError
+from ductal.files import is_disk_error
+
+INTERRUPTED = 130
+
+
+class Commands(typer.core.TyperGroup):
+    """Turns errors into one clear message and a documented exit code; only a mistake of ours has a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("\nInterrupted. What was finished is kept; the same command goes on from there.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except DuctalError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if not is_disk_error(error):  # a closed pipe among others, which Typer knows how to treat
+                raise
+            typer.echo(f"Error: {error}. Check the path, its permissions and the free space.", err=True)
+            raise typer.Exit(StorageError.exit_code) from None
+
+
+class SplitName(StrEnum):
+    """Splits that `--split` takes."""
+
+    published = "published"
+    published_extra = "published+extra"
+    random = "random"
+    kfold = "kfold"
+
+
+class Profile(StrEnum):
+    """Profiles that `--profile` takes."""
+
+    quick = "quick"
+    full = "full"
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random: selection, split, weights, order.", min=0)]
+Patients = Annotated[int | None, typer.Option(help="Keep this many patients, drawn at random.", min=1)]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit-per-class",
+        min=1,
+        help="Train on at most this many patches per class of each patient, drawn at random; "
+        "metrics still use all patches.",
+    ),
+]
+PatientsCsv = Annotated[
+    Path | None, typer.Option(help="CSV with columns file,patient for class folders without genuine names.")
+]
+SplitOption = Annotated[SplitName, typer.Option("--split", help="How patients are divided.")]
+Ratios = Annotated[
+    str, typer.Option(help="Train,validation,test shares of the random split, for instance 0.7,0.15,0.15.")
+]
+Fold = Annotated[int, typer.Option(help="Test fold of the kfold split, from 0.", min=0)]
+Folds = Annotated[int, typer.Option(help="Number of folds of the kfold split.", min=3)]
+MaxEpochs = Annotated[int | None, typer.Option(help="At most this many epochs in each stage.", min=1)]
+WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG16 (Keras notop .h5) to use.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
+D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]
+
+
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The parts of a list separated by commas."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def ratios_in(text: str) -> tuple[float, float, float]:
+    """Three numbers separated by commas. Raises BadParameter."""
+    try:
+        train_share, val, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"three numbers such as 0.7,0.15,0.15 are needed, not {text}") from None
+    return train_share, val, test

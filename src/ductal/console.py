@@ -1,0 +1,73 @@
+"""The terminal: one kind of console and progress bar for all commands; plain lines where there is none."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+_WIDTH_OF_A_LOG = 140
+SECONDS_A_LINE = 30.0
+
+
+def make_console() -> Console:
+    """A console for standard output; wide enough for tables where that is a file or a pipe."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=_WIDTH_OF_A_LOG)
+    return console
+
+
+def say(console: Console, text: str) -> None:
+    """Print `text` as it is: not wrapped, no markup (names of files may hold brackets), not coloured."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bar(console: Console, what: str, unit: str = "patches") -> Iterator[Callable[[int, int | None], None]]:
+    """Progress with rate and ETA; yields the callback (done, total).
+
+    Without a terminal, a plain line every half a minute, so that a log shows life and a quick job
+    leaves no lines.
+    """
+    if not console.is_terminal:
+        yield _plain_lines(console, what, unit)
+        return
+    counts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TextColumn("ETA"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _plain_lines(console: Console, what: str, unit: str) -> Callable[[int, int | None], None]:
+    last = time.monotonic()
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_A_LINE:
+            last = time.monotonic()
+            say(console, f"{what}: {done:,}" + (f" of {total:,}" if total else "") + f" {unit}")
+
+    return report
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's start-up messages off the terminal; call it before TensorFlow is imported.
+
+    What goes wrong there is also raised as an exception, which is not affected.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GLOG_minloglevel", "3")

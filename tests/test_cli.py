@@ -1,0 +1,322 @@
+"""The command as a user meets it: whole runs, reuse, Ctrl-C, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ductal.cli import app
+from ductal.data.cohort import Cohort
+
+DUCTAL = (sys.executable, "-m", "ductal")
+# Threads of the control models spin for each other where other programs use the cores.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+ENVIRONMENT.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the command itself must keep TensorFlow quiet
+RECIPE = """
+name = "{name}"
+title = "for tests"
+backbone = "VGG16"
+weights = "random"
+input_px = 32
+[[stages]]
+name = "all"
+unfreeze = "all"
+epochs = {epochs}
+learning_rate = 0.0001
+early_stopping = {{ patience = 1000 }}
+"""
+
+
+def write_recipe(folder: Path, name: str, epochs: int) -> str:
+    path = folder / f"{name}.toml"
+    path.write_text(RECIPE.format(name=name, epochs=epochs))
+    return str(path)
+
+
+def ductal(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*DUCTAL, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    """Exit code and all output, without a process of its own."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+def hidden_in(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob(".*"))
+
+
+def members(session: int) -> list[int]:
+    """Living processes of a session, zombies not counted."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic archive that trains in seconds."""
+    from ductal.data.synthetic import make_synthetic
+
+    return make_synthetic(
+        tmp_path_factory.mktemp("archive") / "small.zip", patients=8, patches_per_patient=12, seed=1
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUT of a whole `ductal run` of one recipe on the synthetic archive."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    recipe = write_recipe(out.parent, "first", 1)
+    done = ductal("run", archive, "--recipes", recipe, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # TensorFlow is quiet
+    assert "patches of 8 patients" in done.stdout
+    assert "first: for tests" in done.stdout
+    assert "epoch 1/1" in done.stdout
+    assert f"Report: {out / 'report.html'}" in done.stdout
+    return out
+
+
+def test_run_writes_everything(finished: Path) -> None:
+    run = finished / "runs" / "first"
+    for name in ("model.keras", "metrics.json", "calibration.json", "history.csv", "report.html"):
+        assert (run / name).is_file()
+    assert json.loads((run / "run.json").read_text())["test_opened"] == 1
+    assert (finished / "report.html").is_file()
+    assert "first" in (finished / "leaderboard.csv").read_text()
+    assert hidden_in(finished) == []
+
+
+@pytest.fixture
+def training(finished: Path, archive: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The same command with a second recipe, in the middle of its training."""
+    recipes = f"{finished.parent / 'first.toml'},{write_recipe(tmp_path, 'endless', 1000)}"
+    process = subprocess.Popen(
+        [*DUCTAL, "run", str(archive), "--recipes", recipes, "--out", str(finished)],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 1/" in line:
+            break
+    assert "first: finished earlier with the same settings, kept" in "".join(lines)
+    assert "prepared earlier from the same archive, kept" in "".join(lines)
+    assert len(members(process.pid)) > 1
+    yield process
+    for left in members(process.pid):
+        os.kill(left, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see the children")
+@pytest.mark.parametrize("to", [os.killpg, os.kill], ids=["group", "parent only"])
+def test_ctrl_c_in_training(
+    to: Callable[[int, int], None], training: subprocess.Popen[str], finished: Path
+) -> None:
+    started = time.monotonic()
+    to(training.pid, signal.SIGINT)
+    _, errors = training.communicate(timeout=30)
+    assert training.returncode == 130
+    assert time.monotonic() - started < 15
+    assert errors.strip() == "Interrupted. What was finished is kept; the same command goes on from there."
+    assert members(training.pid) == []
+    assert hidden_in(finished) == []
+    assert not (finished / "runs" / "endless").exists()
+    assert (finished / "runs" / "first" / "metrics.json").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see the children")
+def test_training_does_not_outlive_a_killed_parent(training: subprocess.Popen[str], finished: Path) -> None:
+    training.kill()
+    training.wait()
+    deadline = time.monotonic() + 20
+    while members(training.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert members(training.pid) == []
+    assert hidden_in(finished) == []  # the child cleaned up
+
+
+def test_interrupted_evaluation_does_not_cost_the_training(finished: Path, archive: Path) -> None:
+    run = finished / "runs" / "first"
+    trained = (run / "model.keras").stat().st_ino
+    (run / "metrics.json").unlink()
+    done = ductal("run", archive, "--recipes", finished.parent / "first.toml", "--out", finished)
+    assert done.returncode == 0, done.stderr
+    assert "trained earlier, now evaluated" in done.stdout
+    assert (run / "metrics.json").is_file()
+    assert (run / "model.keras").stat().st_ino == trained
+
+
+def test_predict_and_compare(finished: Path, archive: Path, tmp_path: Path) -> None:
+    code, said = invoke("predict", finished / "runs" / "first", archive, "--out", tmp_path / "p.csv")
+    assert code == 0, said
+    assert said.startswith("96 images: ")
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 97
+    code, said = invoke("compare", finished, "--out", tmp_path / "compared")
+    assert code == 0, said
+    assert (tmp_path / "compared" / "report.html").is_file()
+
+
+def test_ctrl_c_in_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_zip: Path) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ductal.data.store._tables", interrupted)
+    code, said = invoke("prepare", tiny_zip, "--out", tmp_path / "cohort")
+    assert (code, said.strip()[:12]) == (130, "Interrupted.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prepare_and_export(tiny_zip: Path, tmp_path: Path) -> None:
+    out, folders = tmp_path / "cohort [1]", tmp_path / "folders"
+    code, said = invoke(
+        "prepare", tiny_zip, "--out", out, "--patients", 3, "--limit-per-class", 2, "--as-folders", folders
+    )  # fmt: skip
+    assert code == 0, said
+    assert " of 3 patients" in said
+    assert f"Cohort: {out}\n" in said  # not wrapped, brackets not taken for markup
+    assert len(list(folders.rglob("*.png"))) == Cohort.open(out).table["selected"].sum() == 12
+
+
+def bad_zip(path: Path, kind: str, good: Path) -> Path:
+    """A copy of an archive with one thing wrong."""
+    if kind == "cut":
+        path.write_bytes(good.read_bytes()[:-2000])
+        return path
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            if kind != "one class" or "class1" not in name:
+                target.writestr(name, source.read(name))
+        if kind == "leaves":
+            target.writestr("../8863_idx5_x51_y51_class0.png", b"x")
+        if kind == "bomb":
+            target.writestr("a/8863/0/8863_idx5_x51_y51_class0.png", b"\0" * 10_000_000)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("cut", "is not a zip or was cut short"),
+        ("leaves", "points outside the archive's own folder"),
+        ("bomb", "unpacks to over 200 times"),
+        ("one class", "has only one class (0)"),
+    ],
+)
+def test_bad_archives(kind: str, message: str, tiny_zip: Path, tmp_path: Path) -> None:
+    code, said = invoke("run", bad_zip(tmp_path / "bad.zip", kind, tiny_zip), "--out", tmp_path / "out")
+    assert code == 3
+    assert said.startswith("Error: ")
+    assert message in said
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_patch_that_is_no_image_is_left_out(tiny_zip: Path, tmp_path: Path) -> None:
+    path = bad_zip(tmp_path / "a.zip", "none", tiny_zip)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a/8863/0/8863_idx5_x51_y51_class0.png", b"no image")
+    code, said = invoke("prepare", path, "--out", tmp_path / "cohort")
+    assert code == 0
+    assert "1 undecodable" in said
+    assert "patches of 12 patients" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("prepare absent.zip", 3, "absent.zip does not exist"),
+        ("prepare TINY --out FILE", 3, "is not a cohort"),
+        ("prepare TINY --out FILE/a", 8, "a file is where a folder is needed"),
+        ("synthesise FILE/a.zip --patients 3 --patches-per-patient 4", 8, "a file is where a folder is needed"),
+        ("run TINY --out FILE --recipes vgg16-frozen", 8, "a file is where a folder is needed"),
+        ("run TINY --recipes vgg17", 4, "There is no recipe vgg17"),
+        ("run TINY --recipes vgg16-frozen,vgg16-frozen", 4, "Two models would be called vgg16-frozen"),
+        ("run COHORT --recipes vgg16-frozen --patients 3", 3, "prepared cohort with the selection"),
+        ("run COHORT --recipes vgg16-frozen --ratios 0.5,0.4,0.3", 3, "sum to 1"),
+        ("run COHORT --recipes vgg16-frozen --split kfold --fold 5", 3, "fold=5"),
+        ("run COHORT --recipes vgg16-frozen --split published", 3, "None of the 162 published patients"),
+        ("run TINY --ratios 1,2", 2, "three numbers"),
+        ("run --patients 0", 2, "--patients"),
+        ("train vgg16-frozen --cohort absent", 3, "absent is not a prepared cohort"),
+        ("evaluate absent", 9, "absent is not a run folder"),
+        ("compare absent", 9, "absent is no run folder"),
+        ("predict absent TINY", 9, "absent is not a finished run"),
+        ("predict absent absent.png", 3, "absent.png does not exist"),
+        ("fetch --url ftp://host/a.zip", 7, "only http:// and https://"),
+        ("nonsense", 2, "nonsense"),
+    ],
+)
+def test_exit_codes(
+    arguments: str, code: int, message: str,
+    tiny_zip: Path, tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    places = {"TINY": str(tiny_zip), "COHORT": str(tiny_cohort.folder), "FILE": "file"}
+    for name, place in places.items():
+        arguments = arguments.replace(name, place)
+    found, said = invoke(*arguments.split())
+    assert found == code
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_bad_run_folders(finished: Path, tmp_path: Path) -> None:
+    code, said = invoke("evaluate", finished / "runs" / "majority")
+    assert code == 9
+    assert "is a control model" in said
+    for text in ("[]", "{}", "no json"):
+        (tmp_path / "run.json").write_text(text)
+        assert invoke("evaluate", tmp_path)[0] == 9
+
+
+def test_a_mistake_of_ours_has_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise FileNotFoundError(2, "a file that the program should have written")
+
+    monkeypatch.setattr("ductal.experiment.run_experiment", crash)
+    result = CliRunner().invoke(app, ["run"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from ductal.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'sklearn', 'matplotlib', 'numpy', 'httpx'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    for arguments in (["--help"], ["run", "--help"], ["--version"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_recipes_are_listed() -> None:
+    done = ductal("recipes")
+    assert done.returncode == 0
+    for name in ("vgg16-partial", "efficientnetb3-scratch", "blocks 3-5 (10)"):
+        assert name in done.stdout  # not cut, though standard output is no terminal

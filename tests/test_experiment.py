@@ -1,0 +1,231 @@
+"""The whole way in one call: what is kept, what is made again, and what a failure leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ductal import experiment
+from ductal.console import bar
+from ductal.data.audit import audit_split
+from ductal.data.cohort import Cohort
+from ductal.data.split import Split, make_split
+from ductal.errors import DataError, DuctalError, RecipeError, StorageError, WeightsError
+from ductal.experiment import Plan, is_finished, is_trained, load_recipes, run_experiment
+from ductal.experiment_data import open_cohort
+from ductal.training.isolated import train_isolated
+from ductal.training.progress import TrainingProgress
+
+RECIPE = """
+name = "{name}"
+title = "{name}, for tests"
+backbone = "VGG16"
+weights = "random"
+input_px = 32
+{more}
+[[stages]]
+name = "all"
+unfreeze = "all"
+epochs = 9
+learning_rate = 0.001
+"""
+
+
+def write_recipe(folder: Path, name: str, more: str = "") -> str:
+    path = folder / f"{name}.toml"
+    path.write_text(RECIPE.format(name=name, more=more))
+    return str(path)
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def test_mistakes_of_all_recipes_at_once(tmp_path: Path) -> None:
+    bad = write_recipe(tmp_path, "bad", "colour = 1")
+    with pytest.raises(RecipeError, match="colour") as caught:
+        load_recipes((bad, "vgg16-frozen", "vgg17"), "full")
+    assert "vgg17" in str(caught.value)
+
+
+def test_two_recipes_may_not_share_a_run_folder(tmp_path: Path) -> None:
+    mine = write_recipe(tmp_path, "vgg16-frozen")
+    with pytest.raises(RecipeError, match="Two models would be called vgg16-frozen"):
+        load_recipes(("vgg16-frozen", mine), "full")
+    with pytest.raises(RecipeError, match="majority"):
+        load_recipes((write_recipe(tmp_path, "majority"),), "full")
+
+
+def test_max_epochs_only_shortens(tmp_path: Path) -> None:
+    name = write_recipe(tmp_path, "mine")
+    assert [load_recipes((name,), "full", most)[0].stages[0].epochs for most in (None, 2, 50)] == [9, 2, 9]
+
+
+def test_cohort_is_kept_while_its_archive_is_unchanged(tiny_zip: Path, tmp_path: Path, quiet: Console) -> None:
+    source = tmp_path / "source.zip"
+    shutil.copy(tiny_zip, source)
+    plan = Plan(source, tmp_path / "out", patients=6)
+    table = tmp_path / "out" / "cohort" / "patches.parquet"
+    made = open_cohort(plan, quiet)
+    first = table.stat().st_ino
+    assert open_cohort(plan, quiet).info == made.info
+    assert table.stat().st_ino == first
+    assert open_cohort(Plan(source, tmp_path / "out", patients=7), quiet).info.n_patients == 7
+    second = table.stat().st_ino
+    os.utime(source, (0, 0))
+    open_cohort(Plan(source, tmp_path / "out", patients=7), quiet)
+    assert table.stat().st_ino != second
+    (tmp_path / "out" / "cohort" / "patches.npy").write_bytes(b"damaged")
+    assert open_cohort(Plan(source, tmp_path / "out", patients=7), quiet).info.n_patients == 7
+
+
+def test_prepared_cohort_cannot_be_selected_from(tiny_cohort: Cohort, tmp_path: Path, quiet: Console) -> None:
+    assert open_cohort(Plan(tiny_cohort.folder, tmp_path), quiet).folder == tiny_cohort.folder
+    for wrong in ({"patients": 3}, {"limit_per_class": 1}, {"patients_csv": tmp_path / "a.csv"}):
+        with pytest.raises(DataError, match="prepared cohort with the selection"):
+            open_cohort(Plan(tiny_cohort.folder, tmp_path, **wrong), quiet)
+
+
+def record_of(cohort: Cohort, split: Split) -> dict[str, Any]:
+    return {
+        "recipe": {"name": "a"},
+        "cohort": cohort.info.model_dump(mode="json"),
+        "split": {"id": split.identity},
+        "seed": 1,
+        "weights": "file a.h5",
+    }
+
+
+def test_only_the_same_settings_count_as_finished(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    split, other = make_split(tiny_cohort, "random", seed=1), make_split(tiny_cohort, "random", seed=2)
+    path = tmp_path / "run.json"
+    asked = ({"name": "a"}, tiny_cohort, split, 1)
+    assert not is_trained(tmp_path, *asked)
+    path.write_text(json.dumps(record_of(tiny_cohort, split)))
+    assert is_trained(tmp_path, *asked)
+    assert is_trained(tmp_path, *asked, Path("elsewhere/a.h5"))
+    assert not is_trained(tmp_path, *asked, Path("b.h5"))
+    assert not is_trained(tmp_path, {"name": "b"}, tiny_cohort, split, 1)
+    assert not is_trained(tmp_path, {"name": "a"}, tiny_cohort, other, 1)
+    assert not is_trained(tmp_path, {"name": "a"}, tiny_cohort, split, 2)
+    assert not is_finished(tmp_path, *asked)
+    (tmp_path / "metrics.json").touch()
+    assert is_finished(tmp_path, *asked)
+    for damaged in ("", "[]", "{}", '{"recipe": {"name": "a"}, "cohort": 3}'):
+        path.write_text(damaged)
+        assert not is_trained(tmp_path, *asked)
+
+
+class Trainings:
+    """Stands for train_isolated: fails where it is told to, and keeps a list of what was asked."""
+
+    def __init__(self, failures: dict[str, DuctalError]) -> None:
+        self.failures, self.done, self.summarised = failures, [], []
+
+    def __call__(self, recipe: Any, *places: Any, **_: Any) -> Path:
+        self.done.append(recipe.name)
+        if recipe.name in self.failures:
+            raise self.failures[recipe.name]
+        return places[-1]
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    fake = Trainings({})
+    monkeypatch.setattr(experiment, "train_isolated", fake)
+    monkeypatch.setattr(experiment, "CONTROLS", {})
+    monkeypatch.setattr(experiment, "summarise", lambda *given: fake.summarised.extend(given[1]))
+    return fake
+
+
+def plan_of(cohort: Cohort, folder: Path, *names: str) -> Plan:
+    recipes = tuple(write_recipe(folder, name) for name in names)
+    return Plan(cohort.folder, folder, recipes)
+
+
+def test_one_failure_costs_one_recipe(tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings) -> None:
+    trainings.failures = {"b": RecipeError("no such layer"), "c": WeightsError("no weights")}
+    with pytest.raises(RecipeError, match="no such layer"):
+        run_experiment(plan_of(tiny_cohort, tmp_path, "a", "b", "c", "d"))
+    assert trainings.done == ["a", "b", "c", "d"]
+    assert [run.name for run in trainings.summarised] == ["a", "d"]
+
+
+def test_a_full_disk_stops_the_rest(tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings) -> None:
+    trainings.failures = {"b": StorageError("full")}
+    with pytest.raises(StorageError):
+        run_experiment(plan_of(tiny_cohort, tmp_path, "a", "b", "c"))
+    assert trainings.done == ["a", "b"]
+    assert [run.name for run in trainings.summarised] == ["a"]
+
+
+def test_no_report_of_nothing(tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings) -> None:
+    trainings.failures = {"a": DuctalError("crash")}
+    with pytest.raises(DuctalError, match="crash"):
+        run_experiment(plan_of(tiny_cohort, tmp_path, "a"))
+    assert trainings.summarised == []
+
+
+def train_in_child(cohort: Cohort, folder: Path, **more: Any) -> Path:
+    split = make_split(cohort, "random", seed=1)
+    recipe = load_recipes((write_recipe(folder, "mine"),), "full", 1)[0]
+    settings = {"seed": 1, "profile": "full", "weights_file": None, "final": False} | more
+    out, audit = folder / "runs" / "mine", audit_split(cohort, split)
+    return train_isolated(recipe, cohort.folder, split, out, audit=audit, **settings)
+
+
+def test_a_crash_of_the_child_shows_its_traceback(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(DuctalError) as caught:
+        train_in_child(tiny_cohort, tmp_path, seed="no number")
+    assert caught.value.exit_code == 1
+    assert str(caught.value).count("Traceback (most recent call last)") == 1
+    assert "set_random_seed" in str(caught.value)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_typed_error_of_the_child_stays_what_it_is(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(tiny_cohort.folder, tmp_path / "cohort")
+    moved = Cohort.open(tmp_path / "cohort")
+    (tmp_path / "cohort" / "patches.npy").unlink()
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        train_in_child(moved, tmp_path)
+
+
+def test_a_killed_child_is_told_as_such(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    def kill() -> None:
+        while not (running := multiprocessing.active_children()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        running[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(DuctalError, match=r"was killed by signal 9 \(SIGKILL\), most often for want of memory"):
+        train_in_child(tiny_cohort, tmp_path)
+    killer.join()
+
+
+def test_a_log_shows_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("ductal.console.SECONDS_A_LINE", "ductal.training.progress.SECONDS_A_LINE"):
+        monkeypatch.setattr(place, 0.0)
+    log = io.StringIO()
+    console = Console(file=log, width=200)
+    with bar(console, "Reading") as report:
+        report(1000, 2000)
+    with TrainingProgress("a", console) as progress:
+        progress.begin("head epoch 1/3", 2000, 64)
+        progress.tick(1000, 0.5)
+    assert "Reading: 1,000 of 2,000 patches" in log.getvalue()
+    assert "head epoch 1/3  1,000/2,000" in log.getvalue()
+    assert "loss 0.500" in log.getvalue()
