@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 PATCH_SIZE = 50
 BLANK_STD = 1.5
@@ -44,6 +44,8 @@ def inspect(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
             if image.mode not in _EIGHT_BIT_MODES:
                 return None, "undecodable", f"colour mode {image.mode} is not 8-bit"
             pixels = np.asarray(_to_rgb(image))
+    except UnidentifiedImageError:  # its message names a memory address, which differs on every run
+        return None, "undecodable", "not a PNG, JPEG or TIFF image"
     except Exception as error:  # Pillow raises almost any type on damaged bytes; all mean the same here
         return None, "undecodable", f"{type(error).__name__}: {error}"[:200]
     grey = pixels.reshape(-1, 3).astype(np.float32) @ _GREY

@@ -100,7 +100,7 @@ def prepare(
 
 def _check_target(source: Path, out: Path) -> None:
     if (source / files.INFO).is_file():
-        raise DataError(f"{source} is already a prepared cohort. Use it as it is, with Cohort.open.")
+        raise DataError(f"{source} is already a prepared cohort. Use it as it is: `ductal run {source}`.")
     if source.exists() and source.resolve().is_relative_to(out.resolve()):
         raise DataError(
             f"{out} holds the source {source} and would be replaced. Choose another folder to write to."

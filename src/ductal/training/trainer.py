@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import DataError
 from ductal.evaluation.metrics import best_threshold
-from ductal.files import atomic_folder, storage_error
+from ductal.files import atomic_folder, scratch_folder
 from ductal.inference.predictor import predict_in_order
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed
@@ -120,8 +119,8 @@ def train(
     keras.utils.set_random_seed(seed)
     network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
     job = _Job(recipe, cohort, rows, seed, network, progress)
-    with tempfile.TemporaryDirectory(prefix=".features-", dir=_parent(out)) as folder:
-        features = _features(job, Path(folder))
+    with scratch_folder(Path(out).parent / "features") as folder:
+        features = _features(job, folder)
         for stage, cut in zip(recipe.stages, features.cuts, strict=True):
             _train_stage(job, stage, cut, features.maps.get(cut.name) if cut is not None else None)
     probs = predict_in_order(network.model, cohort.pixels, rows["val"])
@@ -154,15 +153,6 @@ def train(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return _write_run(Path(out), job, split, record, probs)
-
-
-def _parent(out: str | Path) -> Path:
-    folder = Path(out).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, folder) from error
-    return folder
 
 
 def _check_classes(cohort: Cohort, rows: dict[str, np.ndarray]) -> None:
@@ -234,7 +224,8 @@ def _train_stage(job: _Job, stage: Stage, cut: Any | None, features: CachedFeatu
 
     def on_row(row: dict[str, Any]) -> None:
         job.progress.epoch(row, planned)
-        job.progress.begin(f"{stage.name} epoch {row['epoch'] + 1}/{planned}", feed.steps, recipe.batch_size)
+        if row["epoch"] < planned:
+            job.progress.begin(f"{stage.name} epoch {row['epoch'] + 1}/{planned}", feed.steps, recipe.batch_size)
 
     record = EpochRecord(
         stage=stage.name, feed=feed, val_inputs=val_inputs, val_rows=val_rows,
@@ -305,7 +296,8 @@ def _write_run(out: Path, job: _Job, split: Split, record: dict[str, Any], probs
         "spacing_um": job.cohort.info.spacing_um,
     }
     with atomic_folder(out) as folder:
-        job.network.model.save(folder / "model.keras")
+        # Around the same layers but never compiled: the optimizer's state would triple the file.
+        keras.Model(job.network.model.input, job.network.model.output).save(folder / "model.keras")
         (folder / "calibration.json").write_text(to_json(calibration), encoding="utf-8")
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
