@@ -233,9 +233,9 @@ def evaluate(
     from ductal.evaluation.compare import leaderboard, to_rich_table
     from ductal.evaluation.evaluate import evaluate as evaluate_run
 
-    quiet_tensorflow()
     console = make_console()
     patches, split = _data_of(run_folder, cohort)
+    quiet_tensorflow()
     with bar(console, "Predicting") as progress:
         evaluate_run(run_folder, patches, split, d4=d4, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))

@@ -65,9 +65,19 @@ def _plain_lines(console: Console, what: str, unit: str) -> Callable[[int, int |
 
 
 def quiet_tensorflow() -> None:
-    """Keep TensorFlow's start-up messages off the terminal; call it before TensorFlow is imported.
+    """Import TensorFlow with its start-up messages kept off the terminal.
 
-    What goes wrong there is also raised as an exception, which is not affected.
+    Some of them are written straight to the file descriptor, before any setting is read. What goes wrong is
+    also raised as an exception, which is not affected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GLOG_minloglevel", "3")
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # looks for CUDA, and says so
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
