@@ -21,7 +21,7 @@ from ductal.files import sweep, write_text
 if TYPE_CHECKING:
     from ductal.experiment import Plan
 
-SYNTHETIC_PATIENTS, SYNTHETIC_PATCHES = 24, 40
+SYNTHETIC_PATIENTS, SYNTHETIC_PATCHES = 24, 24
 ORIGIN = "source.json"  # in <out>/cohort: what it was prepared from
 
 
