@@ -133,6 +133,9 @@ def _child(sender: Connection, task: _Task) -> None:
 def _stop(number: int, _: object) -> None:
     # Once: a second exception would interrupt the cleaning up after the first.
     signal.signal(number, signal.SIG_IGN)
+    # The parent says what happened. Raised inside a destructor, Python would print the interrupt and go on,
+    # and the parent would kill this process after a few seconds: no reason for a traceback on the terminal.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     raise KeyboardInterrupt
 
 
