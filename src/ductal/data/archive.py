@@ -10,6 +10,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -127,8 +128,7 @@ def _check_content(path: Path, info: zipfile.ZipInfo) -> None:
 def _check_unique(path: Path, names: list[str]) -> None:
     if len(set(names)) == len(names):
         return
-    seen: set[str] = set()
-    twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    twice = Counter(names).most_common(1)[0][0]
     raise DataError(
         f"{path} holds the entry {twice!r} twice, so it is not clear which one counts. "
         "Fetch it again, or unpack it and name the folder."

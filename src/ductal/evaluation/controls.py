@@ -76,11 +76,13 @@ class Majority(Control):
 class _ColourControl(Control):
     """A scikit-learn classifier over features that know colours but no positions."""
 
+    @abstractmethod
     def features(self, pixels: Patches) -> Features:
-        raise NotImplementedError
+        """What the classifier sees, float32 (n, columns)."""
 
+    @abstractmethod
     def estimator(self) -> Any:
-        raise NotImplementedError
+        """A fresh scikit-learn classifier."""
 
     def fit(self, pixels: Patches, y: npt.NDArray[np.integer[Any]]) -> Control:
         if len(np.unique(y)) < 2:
