@@ -17,7 +17,8 @@ import pytest
 from ductal.data.audit import audit_rows, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
 from ductal.data.naming import parse_patch_name
-from ductal.data.split import PARTS, Split, make_split
+from ductal.data.split import PARTS, Split
+from ductal.data.splitting import make_split
 from ductal.data.store import prepare
 from ductal.errors import DataError, HeldOutError, LeakError, RecipeError, RunError
 from ductal.evaluation.evaluate import evaluate

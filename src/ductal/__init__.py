@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ductal.data.audit import audit_split
     from ductal.data.cohort import Cohort
     from ductal.data.fetch import fetch
-    from ductal.data.split import Split, make_split
+    from ductal.data.split import Split
+    from ductal.data.splitting import make_split
     from ductal.data.store import export_folders, prepare
     from ductal.data.synthetic import make_synthetic
     from ductal.evaluation.compare import leaderboard
@@ -41,7 +42,7 @@ _HOME = {
     "fetch": "ductal.data.fetch",
     "leaderboard": "ductal.evaluation.compare",
     "load_recipe": "ductal.training.recipe",
-    "make_split": "ductal.data.split",
+    "make_split": "ductal.data.splitting",
     "make_synthetic": "ductal.data.synthetic",
     "prepare": "ductal.data.store",
     "run_experiment": "ductal.experiment",

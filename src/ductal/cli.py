@@ -205,7 +205,7 @@ def train(
 ) -> None:
     """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
-    from ductal.data.split import make_split
+    from ductal.data.splitting import make_split
     from ductal.experiment import load_recipes
     from ductal.experiment_data import audited
     from ductal.training.isolated import train_isolated

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ductal.data.cohort import Cohort, CohortInfo
-from ductal.data.split import PARTS, Split, make_split, published_ids
+from ductal.data.split import PARTS, Split, published_ids
+from ductal.data.splitting import make_split
 from ductal.errors import DataError, HeldOutError, LeakError
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_training import small_recipe, stage, train_small
 
 from ductal.data.cohort import Cohort
-from ductal.data.split import make_split
+from ductal.data.splitting import make_split
 from ductal.training import callbacks
 from ductal.training.pipeline import TrainingFeed, balanced_weights, epoch_order
 from ductal.training.recipe import Augment
