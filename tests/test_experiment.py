@@ -19,7 +19,8 @@ from ductal import experiment
 from ductal.console import bar
 from ductal.data.audit import audit_split
 from ductal.data.cohort import Cohort
-from ductal.data.split import Split, make_split
+from ductal.data.split import Split
+from ductal.data.splitting import make_split
 from ductal.errors import DataError, DuctalError, RecipeError, StorageError, WeightsError
 from ductal.experiment import Plan, is_finished, is_trained, load_recipes, run_experiment
 from ductal.experiment_data import open_cohort
@@ -65,6 +66,18 @@ def test_two_recipes_may_not_share_a_run_folder(tmp_path: Path) -> None:
         load_recipes(("vgg16-frozen", mine), "full")
     with pytest.raises(RecipeError, match="majority"):
         load_recipes((write_recipe(tmp_path, "majority"),), "full")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"ratios": (0.5, 0.4, 0.3)}, "sum to 1"), ({"split": "kfold", "fold": 5}, "fold=5"), ({"split": "x"}, "'x'")],
+)
+def test_mistakes_in_the_split_come_before_any_work(
+    settings: dict[str, Any], says: str, tiny_zip: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=says):
+        run_experiment(Plan(tiny_zip, tmp_path / "out", **settings))
+    assert not (tmp_path / "out").exists()
 
 
 def test_max_epochs_only_shortens(tmp_path: Path) -> None:
@@ -131,10 +144,12 @@ class Trainings:
     """Stands for train_isolated: fails where it is told to, and keeps a list of what was asked."""
 
     def __init__(self, failures: dict[str, DuctalError]) -> None:
-        self.failures, self.done, self.summarised = failures, [], []
+        self.failures, self.done, self.summarised, self.later = failures, [], [], []
 
-    def __call__(self, recipe: Any, *places: Any, **_: Any) -> Path:
+    def __call__(self, recipe: Any, *places: Any, features_folder: Path, later: tuple[Any, ...], **_: Any) -> Path:
         self.done.append(recipe.name)
+        self.later.append([other.name for other in later])
+        features_folder.mkdir(exist_ok=True)
         if recipe.name in self.failures:
             raise self.failures[recipe.name]
         return places[-1]
@@ -160,6 +175,17 @@ def test_one_failure_costs_one_recipe(tiny_cohort: Cohort, tmp_path: Path, train
         run_experiment(plan_of(tiny_cohort, tmp_path, "a", "b", "c", "d"))
     assert trainings.done == ["a", "b", "c", "d"]
     assert [run.name for run in trainings.summarised] == ["a", "d"]
+
+
+def test_features_are_shared_with_what_is_still_to_train(
+    tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "is_trained", lambda folder, *_: folder.name == "c")
+    run_experiment(plan_of(tiny_cohort, tmp_path, "a", "b", "c", "d"))
+    assert list(zip(trainings.done, trainings.later, strict=True)) == [
+        ("a", ["b", "d"]), ("b", ["d"]), ("c", ["d"]), ("d", [])
+    ]  # fmt: skip
+    assert not (tmp_path / experiment.FEATURES).exists()
 
 
 def test_a_full_disk_stops_the_rest(tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings) -> None:

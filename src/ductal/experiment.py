@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from rich.console import Console
 from ductal.console import say
 from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
-from ductal.data.split import Split, make_split
+from ductal.data.split import Split
+from ductal.data.splitting import check_split_settings, make_split
 from ductal.errors import DuctalError, RecipeError, StorageError
 from ductal.evaluation.compare import leaderboard, to_csv, to_markdown, to_rich_table
 from ductal.evaluation.controls import CONTROLS
@@ -25,6 +27,8 @@ from ductal.files import write_text
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
 
+FEATURES = ".features"  # beside the runs; an interrupted call leaves it for the next one
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,7 +38,7 @@ class Plan:
         source: an archive, a folder, or a prepared cohort; None makes the synthetic cohort.
         out: the folder for everything that is written.
         recipes: names or paths of recipes, trained in this order.
-        split: name of the split (see `ductal.data.split.make_split`).
+        split: name of the split (see `ductal.data.splitting.make_split`).
         ratios, fold, folds: settings of the "random" and "kfold" splits.
         profile: "quick" (short stages, small inputs) or "full"; None is quick for the synthetic
             cohort and full for real patches.
@@ -86,6 +90,7 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     console = console or Console(quiet=True)
     started = time.perf_counter()
     recipes = load_recipes(plan.recipes, plan.settled_profile(), plan.max_epochs)
+    check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
     cohort = open_cohort(plan, console)
     split = make_split(
         cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds
@@ -94,10 +99,10 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     split.save(plan.out / "split.json")
     runs, reused = [], []
     failures: list[DuctalError] = []
-    for recipe in recipes:
+    for number, recipe in enumerate(recipes):
         folder = plan.out / "runs" / recipe.name
         try:
-            if _train_or_keep(plan, recipe, cohort, split, audit, console):
+            if _train_or_keep(plan, recipe, recipes[number + 1 :], cohort, split, audit, console):
                 reused.append(recipe.name)
             runs.append(folder)
         except DuctalError as error:
@@ -106,6 +111,7 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
                 say(console, f"  {recipe.name} failed: {error}")
             if isinstance(error, StorageError):  # the others would meet the same disk
                 break
+    shutil.rmtree(plan.out / FEATURES, ignore_errors=True)
     if failures and not runs:
         raise failures[0]
     for name in CONTROLS:
@@ -124,13 +130,18 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
 
 
 def _train_or_keep(
-    plan: Plan, recipe: Recipe, cohort: Cohort, split: Split, audit: AuditReport, console: Console
-) -> bool:
+    plan: Plan, recipe: Recipe, others: list[Recipe], cohort: Cohort, split: Split, audit: AuditReport,
+    console: Console,
+) -> bool:  # fmt: skip
     """Bring the run of `recipe` to its end from where an earlier call left it; True if that was the end."""
+
+    def is_done(wanted: Recipe) -> bool:
+        weights_file = plan.weights_file if wanted.weights == "imagenet" else None
+        settings = wanted.model_dump(mode="json")
+        return is_trained(plan.out / "runs" / wanted.name, settings, cohort, split, plan.seed, weights_file)
+
     folder = plan.out / "runs" / recipe.name
-    settings = recipe.model_dump(mode="json")
-    weights_file = plan.weights_file if recipe.weights == "imagenet" else None
-    trained = is_trained(folder, settings, cohort, split, plan.seed, weights_file)
+    trained = is_done(recipe)
     if trained and (folder / "metrics.json").is_file():
         say(console, f"{recipe.name}: finished earlier with the same settings, kept")
         return True
@@ -138,6 +149,7 @@ def _train_or_keep(
     train_isolated(
         recipe, cohort.folder, split, folder,
         audit=audit, seed=plan.seed, profile=plan.settled_profile(), weights_file=plan.weights_file, trained=trained,
+        features_folder=plan.out / FEATURES, later=tuple(other for other in others if not is_done(other)),
     )  # fmt: skip
     return False
 

@@ -24,7 +24,8 @@ from small_training import (
 )
 
 from ductal.data.cohort import Cohort
-from ductal.data.split import Split, make_split
+from ductal.data.split import Split
+from ductal.data.splitting import make_split
 from ductal.errors import DataError
 from ductal.inference.predictor import Predictor
 from ductal.training import callbacks, trainer

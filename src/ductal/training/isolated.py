@@ -48,6 +48,8 @@ def train_isolated(
     weights_file: Path | None,
     final: bool = True,
     trained: bool = False,
+    features_folder: Path | None = None,
+    later: tuple[Recipe, ...] = (),
 ) -> Path:
     """`ductal.training.trainer.train` in a child process that shares this terminal; returns `out`.
 
@@ -60,7 +62,10 @@ def train_isolated(
         DuctalError: what the child raised; or it was killed (for want of memory, mostly); or it met
             something unforeseen, and the message holds its traceback.
     """
-    settings = {"audit": audit, "seed": seed, "profile": profile, "weights_file": weights_file}
+    settings = {
+        "audit": audit, "seed": seed, "profile": profile, "weights_file": weights_file,
+        "features_folder": features_folder, "later": later,
+    }  # fmt: skip
     task = _Task(recipe, cohort_folder, split, out, not trained, final, settings)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

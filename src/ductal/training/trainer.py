@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +24,8 @@ from ductal.files import atomic_folder, scratch_folder
 from ductal.inference.predictor import predict_in_order
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed
-from ductal.training.feature_cache import (
-    CachedFeatures,
-    CachedFeed,
-    cache_bytes,
-    fill_caches,
-    fits,
-    plan_cuts,
-)
+from ductal.training.feature_cache import CachedFeatures, CachedFeed
+from ductal.training.feature_store import StageFeatures, prepare_features
 from ductal.training.network import PATCH_PX, Network, Normalisation, build_network, set_trainable
 from ductal.training.pipeline import TrainingFeed, balanced_weights
 from ductal.training.progress import TrainingProgress
@@ -86,6 +82,8 @@ def train(
     weights_file: Path | None = None,
     audit: AuditReport | None = None,
     profile: str = "full",
+    features_folder: Path | None = None,
+    later: Sequence[Recipe] = (),
 ) -> Path:
     """Train `recipe` and write the run folder `out`.
 
@@ -102,6 +100,10 @@ def train(
         weights_file: ImageNet weights to use instead of those the resolver finds.
         audit: the audit of exactly this split, if it was made already.
         profile: recorded with the run.
+        features_folder: keeps the activations of frozen layers for other recipes too, and the caller deletes
+            it; None keeps them for this training alone.
+        later: recipes that will use `features_folder` after this one; what they need of the same frozen layers
+            is computed in the same pass.
 
     Returns:
         `out`.
@@ -119,10 +121,11 @@ def train(
     keras.utils.set_random_seed(seed)
     network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
     job = _Job(recipe, cohort, rows, seed, network, progress)
-    with scratch_folder(Path(out).parent / "features") as folder:
-        features = _features(job, folder)
-        for stage, cut in zip(recipe.stages, features.cuts, strict=True):
-            _train_stage(job, stage, cut, features.maps.get(cut.name) if cut is not None else None)
+    with ExitStack() as stack:
+        scratch = features_folder or stack.enter_context(scratch_folder(Path(out).parent / "features"))
+        features = _features(job, scratch, later)
+        for stage, cached in zip(recipe.stages, features.stages, strict=True):
+            _train_stage(job, stage, cached)
     probs = predict_in_order(network.model, cohort.pixels, rows["val"])
     if is_collapsed(probs):
         job.alarms.append(
@@ -170,38 +173,26 @@ def _device() -> str:
     return f"GPU x{len(gpus)}" if gpus else "CPU"
 
 
-@dataclass(frozen=True)
-class _Features:
-    cuts: list[Any | None]
-    maps: dict[str, CachedFeatures]
-    note: str
-
-
-def _features(job: _Job, folder: Path) -> _Features:
-    cuts = plan_cuts(job.network, job.recipe)
-    nothing: list[Any | None] = [None] * len(cuts)
-    if all(cut is None for cut in cuts):
-        return _Features(nothing, {}, "not used")
-    n_train, n_val = len(job.rows["train"]), len(job.rows["val"])
-    views = job.recipe.cached_views
-    needed = cache_bytes(cuts, views, n_train, n_val)
-    if not fits(folder, needed):
-        note = f"not used: {needed / 1e9:.1f} GB would not fit the disk budget"
-        job.progress.warn(f"The cache of frozen layers is {note}; training runs them in every epoch.")
-        return _Features(nothing, {}, note)
-    maps = fill_caches(
-        job.network, job.recipe, cuts, job.cohort.pixels, job.rows,
-        folder=folder, seed=job.seed, progress=job.progress.passing(f"frozen layers, {views} views"),
+def _features(job: _Job, folder: Path, later: Sequence[Recipe]) -> StageFeatures:
+    features = prepare_features(
+        job.network, job.recipe, job.cohort.pixels, job.rows,
+        folder=folder, seed=job.seed, later=later, progress=job.progress.passing("frozen layers"),
     )  # fmt: skip
-    return _Features(cuts, maps, f"{views} views of {n_train} patches, {needed / 1e6:.0f} MB")
+    if features.over_budget:
+        job.progress.warn(
+            f"The disk has no room for the activations of frozen layers of: {', '.join(features.over_budget)}. "
+            "There the whole network runs in every epoch, which is slower and gives the same kind of result."
+        )
+    return features
 
 
-def _train_stage(job: _Job, stage: Stage, cut: Any | None, features: CachedFeatures | None) -> None:
+def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | None) -> None:
     recipe, network = job.recipe, job.network
     set_trainable(network, stage, recipe)
     settings: dict[str, Any] = {"batch_size": recipe.batch_size, "seed": job.seed}
     feed: TrainingFeed | CachedFeed
-    if features is not None:
+    if cached is not None:
+        cut, features = cached
         model = keras.Model(cut, network.model.output)
         feed = CachedFeed(features.train, job.labels["train"], job.weights, **settings)
         val_inputs, val_rows = features.val, None

@@ -1,0 +1,237 @@
+"""Activations of frozen layers on K augmented views a patch: computed once, kept as memory maps, shared by recipes.
+
+One file holds one view at one cut. Its name is a digest of everything its content depends on (the layers
+before the cut and their weights, the patches, augmentation, seed and view), so a stale file cannot be used, and
+a recipe finds what an earlier one with the same prefix has computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ductal.files import atomic_file
+from ductal.training.augment import draws, make_augment
+from ductal.training.feature_cache import CachedFeatures, plan_cuts
+from ductal.training.network import Network
+from ductal.training.recipe import Recipe
+
+BUDGET_BYTES = 20 * 1024**3
+FIRST_VIEW = 1_000_000  # view numbers share the key space of epochs, far above any epoch
+
+
+@dataclass(frozen=True)
+class StageFeatures:
+    """For each stage of a recipe its cut and its features, or None where it trains the whole network.
+
+    `over_budget` names the stages that could have features, but for want of disk.
+    """
+
+    stages: list[tuple[Any, CachedFeatures] | None]
+    note: str
+    over_budget: tuple[str, ...] = ()
+
+
+def prepare_features(
+    network: Network,
+    recipe: Recipe,
+    pixels: np.ndarray,
+    rows: dict[str, np.ndarray],
+    *,
+    folder: Path,
+    seed: int,
+    later: Sequence[Recipe] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> StageFeatures:
+    """Compute what the stages of `recipe` can train on and `folder` does not hold yet.
+
+    Where not all fits the disk budget (`BUDGET_BYTES`, and half of the free disk), the largest are left out, and
+    their stages run the frozen layers in every epoch.
+
+    Args:
+        network: with the weights it starts from.
+        pixels: uint8 (N, 50, 50, 3).
+        rows: {"train": int64 (n,), "val": int64 (m,)}.
+        folder: where the memory maps are; it may hold those of other recipes, and outlive the training.
+        seed: of the augmentation.
+        later: recipes whose needs are met in the same pass where they fit.
+        progress: called with (images done, images in all).
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    cuts = plan_cuts(network, recipe)
+    if all(cut is None for cut in cuts):
+        return StageFeatures([None] * len(cuts), "not used")
+    store = _Store(folder, network, recipe, pixels, rows, seed)
+    own = {cut.name: _Need(cut, recipe.cached_views) for cut in cuts if cut is not None}
+    while own and not store.has_room(own):
+        del own[max(own, key=lambda name: store.bytes_of(own[name]))]
+    shared = _with_later(own, network, recipe, later)
+    needs = shared if store.has_room(shared) else own
+    computed = store.fill(needs, progress)
+    made = {name: store.open(need) for name, need in own.items()}
+    stages = [(cut, made[cut.name]) if cut is not None and cut.name in made else None for cut in cuts]
+    left_out = [
+        stage.name for stage, cut in zip(recipe.stages, cuts, strict=True) if cut is not None and cut.name not in made
+    ]
+    size = sum(store.bytes_of(need) for need in own.values())
+    note = f"{recipe.cached_views} views of {len(rows['train'])} patches, {size / 1e6:.0f} MB, {computed} computed"
+    if left_out:
+        note += f"; not for {', '.join(left_out)}: over the disk budget"
+    return StageFeatures(stages, note, tuple(left_out))
+
+
+@dataclass(frozen=True)
+class _Need:
+    """The activations `tensor`, for views 0 to `views` - 1 of the training rows and for the validation rows."""
+
+    tensor: Any
+    views: int
+
+
+def _with_later(
+    own: dict[str, _Need], network: Network, recipe: Recipe, later: Sequence[Recipe]
+) -> dict[str, _Need]:
+    needs = dict(own)
+    same = ("backbone", "weights", "input_px", "augment", "precision")
+    for other in later:
+        if any(getattr(other, name) != getattr(recipe, name) for name in same):
+            continue
+        for cut in plan_cuts(network, other):
+            if cut is not None:
+                known = needs.get(cut.name)
+                needs[cut.name] = _Need(cut, max(other.cached_views, known.views if known else 0))
+    return needs
+
+
+class _Store:
+    def __init__(
+        self,
+        folder: Path,
+        network: Network,
+        recipe: Recipe,
+        pixels: np.ndarray,
+        rows: dict[str, np.ndarray],
+        seed: int,
+    ) -> None:
+        self._folder, self._network, self._recipe = folder, network, recipe
+        self._pixels, self._rows, self._seed = pixels, rows, seed
+        self._patches = {part: _digest_patches(pixels, chosen) for part, chosen in rows.items()}
+        self._prefixes: dict[str, str] = {}
+        self._forwards: dict[tuple[str, ...], Callable[[Any], dict[str, Any]]] = {}
+
+    def bytes_of(self, need: _Need) -> int:
+        count = need.views * len(self._rows["train"]) + len(self._rows["val"])
+        return math.prod(need.tensor.shape[1:]) * 2 * count
+
+    def has_room(self, needs: dict[str, _Need]) -> bool:
+        """Whether what is missing fits beside what is there."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        there = sum(file.stat().st_size for file in self._folder.glob("*.npy"))
+        missing = sum(
+            math.prod(need.tensor.shape[1:]) * 2 * len(self._rows["val" if view is None else "train"])
+            for need in needs.values()
+            for view in _views(need)
+            if not self._path(need, view).exists()
+        )
+        free = shutil.disk_usage(self._folder).free
+        return not missing or (there + missing <= BUDGET_BYTES and missing <= free // 2)
+
+    def open(self, need: _Need) -> CachedFeatures:
+        *train, val = (np.load(self._path(need, view), mmap_mode="r") for view in _views(need))
+        return CachedFeatures(tuple(train), val)
+
+    def fill(self, needs: dict[str, _Need], progress: Callable[[int, int], None] | None) -> int:
+        """Run the frozen layers where a file is missing; returns the number of images that went through."""
+        highest = max((need.views for need in needs.values()), default=0)
+        todo: dict[int | None, dict[str, _Need]] = {}
+        for view in (*range(highest), None):
+            wanted = {name: need for name, need in needs.items() if view is None or view < need.views}
+            todo[view] = {name: need for name, need in wanted.items() if not self._path(need, view).exists()}
+        total = sum(len(self._rows["val" if view is None else "train"]) for view, part in todo.items() if part)
+        done = 0
+        for view, part in todo.items():
+            if part:
+                done = self._compute(part, view, lambda count: progress(count, total) if progress else None, done)
+        return total
+
+    def _compute(
+        self, needs: dict[str, _Need], view: int | None, tick: Callable[[int], None], done: int
+    ) -> int:
+        chosen = self._rows["val" if view is None else "train"]
+        numbers = None if view is None else draws(self._seed, FIRST_VIEW + view, len(chosen))
+        forward = self._forward(needs)
+        augment = make_augment(self._recipe.augment)
+        size = self._recipe.batch_size
+        with ExitStack() as stack:
+            maps = {}
+            for name, need in needs.items():
+                path = stack.enter_context(atomic_file(self._path(need, view)))
+                shape = (len(chosen), *need.tensor.shape[1:])
+                maps[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+            for start in range(0, len(chosen), size):
+                part = slice(start, start + size)
+                patches = tf.constant(self._pixels[chosen[part]])
+                if numbers is not None:
+                    patches = augment(patches, tf.constant(numbers[part]))
+                for name, values in forward(patches).items():
+                    maps[name][part] = np.asarray(values)
+                done += len(patches)
+                tick(done)
+            for target in maps.values():
+                target.flush()
+        return done
+
+    def _forward(self, needs: dict[str, _Need]) -> Callable[[Any], dict[str, Any]]:
+        names = tuple(sorted(needs))
+        if names not in self._forwards:
+            tensors = {name: need.tensor for name, need in needs.items()}
+            prefix = keras.Model(self._network.model.input, tensors)
+            self._forwards[names] = tf.function(lambda x: prefix(x, training=False), reduce_retracing=True)
+        return self._forwards[names]
+
+    def _path(self, need: _Need, view: int | None) -> Path:
+        name = need.tensor.name
+        if name not in self._prefixes:
+            self._prefixes[name] = _digest_layers(keras.Model(self._network.model.input, need.tensor).layers)
+        content: list[Any] = [1, self._prefixes[name], tf.__version__, self._recipe.precision]
+        if view is None:
+            content += ["plain", self._patches["val"]]
+        else:
+            augment = self._recipe.augment.model_dump(mode="json")
+            content += ["augmented", self._patches["train"], augment, self._seed, view]
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return self._folder / f"{key[:32]}.npy"
+
+
+def _views(need: _Need) -> list[int | None]:
+    return [*range(need.views), None]
+
+
+def _digest_patches(pixels: np.ndarray, rows: np.ndarray, step: int = 4096) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(rows), step):
+        digest.update(pixels[rows[start : start + step]].tobytes())
+    return digest.hexdigest()
+
+
+def _digest_layers(layers: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for layer in layers:
+        settings = {name: value for name, value in layer.get_config().items() if name != "trainable"}
+        digest.update(json.dumps([type(layer).__name__, settings], sort_keys=True, default=str).encode())
+        for array in layer.get_weights():
+            digest.update(array.tobytes())
+    return digest.hexdigest()
