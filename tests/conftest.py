@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+_CACHE = tempfile.TemporaryDirectory()
+os.environ["DUCTAL_CACHE"] = _CACHE.name  # the user's own is neither read nor written
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

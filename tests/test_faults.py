@@ -23,6 +23,7 @@ from ductal.data.store import prepare
 from ductal.errors import DataError, HeldOutError, LeakError, RecipeError, RunError
 from ductal.evaluation.evaluate import evaluate
 from ductal.evaluation.metrics import evaluate_predictions, join_labels
+from ductal.inference.engines import load_keras
 from ductal.inference.predictor import Predictor
 from ductal.record import to_json
 from ductal.training import callbacks, pipeline, trainer
@@ -150,7 +151,7 @@ def test_fault_rescaled_input(run: Path, cohort: Cohort, monkeypatch: pytest.Mon
     for wrong in (patches / 255.0, patches.astype(np.float32)):
         with pytest.raises(DataError, match="do not rescale"):
             predictor.predict(wrong)
-    assert predictor.model.input.dtype == "uint8"
+    assert load_keras(run / "model.keras").input.dtype == "uint8"
     no_weights(monkeypatch)
     vgg = build_network(load_recipe("vgg16-frozen"), STATISTICS).model
     fed = output_of(vgg, "normalise", patches)

@@ -12,6 +12,8 @@ from ductal import __version__
 from ductal.cli_options import (
     D4,
     Commands,
+    Engine,
+    EngineChoice,
     Fold,
     Folds,
     Limit,
@@ -29,7 +31,7 @@ from ductal.cli_options import (
     names_in,
     ratios_in,
 )
-from ductal.console import bar, make_console, quiet_tensorflow, say
+from ductal.console import bar, make_console, say
 from ductal.errors import DataError, RunError
 from ductal.files import sweep
 
@@ -235,7 +237,6 @@ def evaluate(
 
     console = make_console()
     patches, split = _data_of(run_folder, cohort)
-    quiet_tensorflow()
     with bar(console, "Predicting") as progress:
         evaluate_run(run_folder, patches, split, d4=d4, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))
@@ -268,16 +269,16 @@ def predict(
     source: Annotated[Path, typer.Argument(help="An image, a folder or zip of images, or a prepared cohort.")],
     out: Annotated[Path, typer.Option("--out", help="CSV to write.")] = Path("predictions.csv"),
     d4: D4 = False,
+    engine: Engine = EngineChoice.auto,
 ) -> None:
     """Probability of IDC for patches, labelled or not, as a CSV file."""
     from ductal.inference.predict_files import predict_source
 
     if not source.exists():
         raise DataError(f"{source} does not exist. Name an image, a folder or zip of images, or a prepared cohort.")
-    quiet_tensorflow()
     console = make_console()
     with bar(console, "Predicting") as progress:
-        table = predict_source(run_folder, source, out, d4=d4, progress=progress)
+        table = predict_source(run_folder, source, out, d4=d4, engine=engine.value, progress=progress)
     called = int(table["cancer"].sum())
     skipped = int((table["problem"] != "").sum())
     say(console, f"{len(table):,} images: {called:,} called cancer, {skipped:,} not usable. Written to {out}")

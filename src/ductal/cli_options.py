@@ -51,6 +51,14 @@ class Profile(StrEnum):
     full = "full"
 
 
+class EngineChoice(StrEnum):
+    """Engines that `--engine` takes."""
+
+    auto = "auto"
+    openvino = "openvino"
+    tensorflow = "tensorflow"
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random: selection, split, weights, order.", min=0)]
 Patients = Annotated[int | None, typer.Option(help="Keep this many patients, drawn at random.", min=1)]
@@ -75,6 +83,7 @@ Folds = Annotated[int, typer.Option(help="Number of folds of the kfold split.", 
 MaxEpochs = Annotated[int | None, typer.Option(help="At most this many epochs in each stage.", min=1)]
 WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG16 (Keras notop .h5) to use.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
+Engine = Annotated[EngineChoice, typer.Option(help="auto: OpenVINO on a CPU where it is installed.")]
 D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]
 
 

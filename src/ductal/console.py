@@ -65,12 +65,13 @@ def _plain_lines(console: Console, what: str, unit: str) -> Callable[[int, int |
 
 
 def quiet_tensorflow() -> None:
-    """Import TensorFlow with its start-up messages kept off the terminal.
+    """Import TensorFlow, with oneDNN and with its start-up messages kept off the terminal.
 
     Some of them are written straight to the file descriptor, before any setting is read. What goes wrong is
     also raised as an exception, which is not affected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # TensorFlow's default on some CPUs only; 20 to 180 % faster
     terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

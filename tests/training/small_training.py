@@ -40,6 +40,7 @@ def small_recipe(*stages: dict, **changes: Any) -> Recipe:
         "backbone": "VGG16",
         "weights": "imagenet",
         "batch_size": 32,
+        "precision": "float32",
         "augment": {"d4": True, "stain": 0.1},
         "stages": list(stages) or [stage()],
     }

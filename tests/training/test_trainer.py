@@ -48,7 +48,7 @@ def split(tiny_cohort: Cohort) -> Split:
 def vgg_run(tiny_cohort: Cohort, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped recipe "top 4", cut down to the last 2 layers and few epochs; both stages from the cache."""
     settings = load_recipe("vgg16-top4").model_dump()
-    settings |= {"input_px": 32, "cached_views": 1, "head": {"batch_norm": True, "units": [8]}}
+    settings |= {"input_px": 32, "cached_views": 1, "precision": "float32", "head": {"batch_norm": True, "units": [8]}}
     for part, epochs in zip(settings["stages"], (3, 1), strict=True):
         part["epochs"] = epochs
     settings["stages"][1]["unfreeze"] = 2
@@ -273,7 +273,7 @@ def test_class_weights_and_selection_reach_the_loss(tiny_cohort: Cohort, split: 
     rows = {part: split.rows(tiny_cohort, part) for part in ("train", "val")}
     for class_weights in (True, False):
         recipe = small_recipe(class_weights=class_weights)
-        job = trainer._Job(recipe, tiny_cohort, rows, 1, None, quiet())  # type: ignore[arg-type]
+        job = trainer._Job(recipe, tiny_cohort, rows, 1, None, False, quiet())  # type: ignore[arg-type]
         labels = job.labels["train"]
         halves = [job.weights[labels == label].sum() for label in (0, 1)]
         assert bool(np.isclose(halves[0], halves[1], rtol=1e-4)) is class_weights

@@ -62,7 +62,7 @@ def evaluate(
         return predictor.predict(cohort.pixels, rows, progress=progress)
 
     metrics = _evaluate_parts(folder, record, cohort, split, predict, predictor.threshold)
-    metrics["d4"] = d4
+    metrics |= {"d4": d4, "engine": predictor.engine.name}
     write_text(folder / "metrics.json", to_json(metrics))
     history = pd.read_csv(folder / "history.csv")
     (folder / "figures").mkdir(exist_ok=True)

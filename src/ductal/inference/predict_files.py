@@ -15,6 +15,7 @@ from ductal.data.naming import parse_patch_name
 from ductal.data.quality import inspect
 from ductal.errors import DataError
 from ductal.files import atomic_file
+from ductal.inference.engines import EngineName
 from ductal.inference.predictor import PATCH_SHAPE, Predictor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -28,6 +29,7 @@ def predict_source(
     out: str | Path,
     *,
     d4: bool = False,
+    engine: EngineName = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Predict every image of `source` and write `out`.
@@ -39,6 +41,7 @@ def predict_source(
             (probability at or above the run's threshold), problem. An image that is not a whole 50 x 50
             patch gets a problem, and neither a probability nor a class.
         d4: average over the 8 rotations and flips of each patch.
+        engine: see `Predictor.from_run`.
         progress: called with (images done, images in all).
 
     Returns:
@@ -48,7 +51,7 @@ def predict_source(
         DataError: nothing to predict there. UnsafeArchiveError: a hostile zip.
         RunError: not a finished run. StorageError: the disk refused the write.
     """
-    predictor = Predictor.from_run(run_folder, d4=d4)
+    predictor = Predictor.from_run(run_folder, d4=d4, engine=engine)
     source = Path(source)
     if (source / INFO).is_file():
         cohort = Cohort.open(source)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ductal.errors import DataError, RunError
+from ductal.inference.engines import Engine, EngineName, TensorFlowEngine, Where, open_engine
 
 PATCH_SHAPE = (50, 50, 3)
 
@@ -56,26 +57,34 @@ class Predictor:
         >>> predictor.predict(patches_u8)  # doctest: +SKIP
 
     Args:
-        model: a Keras model, uint8 (n, 50, 50, 3) to float32 (n, 1).
+        model: a Keras model, uint8 (n, 50, 50, 3) to float32 (n, 1), or an engine that runs one.
         threshold: probability at and above which a patch is called cancer.
         temperature: divides the logit (Guo et al. 2017); 1.0 leaves probabilities as they are.
         d4: average the logits over the 8 rotations and flips of each patch.
     """
 
     def __init__(self, model: Any, *, threshold: float = 0.5, temperature: float = 1.0, d4: bool = False) -> None:
-        self.model, self.threshold, self.temperature, self.d4 = model, threshold, temperature, d4
+        self.engine: Engine = model if hasattr(model, "run") else TensorFlowEngine(model)
+        self.threshold, self.temperature, self.d4 = threshold, temperature, d4
 
     @classmethod
-    def from_run(cls, folder: str | Path, *, d4: bool = False) -> Predictor:
-        """Load the model and its settings. Raises RunError where the folder is not a finished run."""
+    def from_run(cls, folder: str | Path, *, d4: bool = False, engine: EngineName = "auto") -> Predictor:
+        """Load the model and its settings.
+
+        Args:
+            folder: a finished run.
+            d4: see above.
+            engine: "openvino", "tensorflow", or "auto": OpenVINO on a CPU where it is installed.
+
+        Raises:
+            RunError: the folder is not a finished run, or the engine is not installed.
+        """
         folder = Path(folder)
         if not (folder / "model.keras").is_file() or not (folder / "calibration.json").is_file():
             raise RunError(
                 f"{folder} is not a finished run: model.keras or calibration.json is missing. "
                 "Name a folder under runs/, or train the recipe again."
             )
-        import keras
-
         try:
             settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
             threshold, temperature = float(settings["threshold"]), float(settings["temperature"])
@@ -83,11 +92,7 @@ class Predictor:
             raise RunError(
                 f"{folder / 'calibration.json'} cannot be read ({error!r}). Train the recipe again."
             ) from error
-        try:
-            model = keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
-        except Exception as error:  # Keras raises ValueError, OSError, TypeError, ... for a damaged file
-            raise RunError(f"{folder / 'model.keras'} cannot be loaded ({error}). Train the recipe again.") from error
-        return cls(model, threshold=threshold, temperature=temperature, d4=d4)
+        return cls(open_engine(folder, engine), threshold=threshold, temperature=temperature, d4=d4)
 
     def predict(
         self,
@@ -107,18 +112,22 @@ class Predictor:
                 "Patches must be uint8 RGB of shape (n, 50, 50, 3) with values 0-255; do not rescale them. "
                 f"Received: {patches.dtype} {patches.shape}"
             )
-        if not self.d4:
-            probs = predict_in_order(self.model, patches, rows, batch_size=batch_size, progress=progress)
-            return probs if self.temperature == 1.0 else _sigmoid(_logit(probs) / self.temperature)
         chosen = np.arange(len(patches)) if rows is None else rows
-        mean = np.zeros(len(chosen), np.float32)
-        for start in range(0, len(chosen), batch_size):
-            part = slice(start, start + batch_size)
-            for view in d4_views(patches[chosen[part]]):
-                mean[part] += _logit(predict_in_order(self.model, view, batch_size=batch_size)) / 8.0
-            if progress:
-                progress(min(part.stop, len(chosen)), len(chosen))
-        return _sigmoid(mean / self.temperature)
+        probs = np.empty((8 if self.d4 else 1, len(chosen)), np.float32)
+
+        def batches() -> Iterator[tuple[Where, np.ndarray]]:
+            for start in range(0, len(chosen), batch_size):
+                part = slice(start, min(start + batch_size, len(chosen)))
+                batch = patches[chosen[part]]
+                for number, view in enumerate(d4_views(batch) if self.d4 else [batch]):
+                    yield (number, part), view
+                if progress:
+                    progress(part.stop, len(chosen))
+
+        self.engine.run(batches(), probs)
+        if not self.d4 and self.temperature == 1.0:
+            return probs[0]
+        return _sigmoid(_logit(probs).mean(axis=0) / self.temperature)
 
 
 def _logit(probs: np.ndarray) -> np.ndarray:

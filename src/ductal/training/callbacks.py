@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch: validation, history, the collapse alarm, live progress."""
+"""What happens during a stage: validation, history, the collapse alarm, live progress, stopping, learning rates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ductal.evaluation.metrics import binary_metrics
 from ductal.inference.predictor import predict_in_order
+from ductal.training.recipe import Stage
 
 COLLAPSE_SHARE = 0.995  # this share of validation patches in one class at 0.5 is a collapse
 COUNTS = ("tp", "tn", "fp", "fn")
@@ -111,3 +112,40 @@ class BatchTicks(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Pass the news on."""
         self._tick(batch + 1, float((logs or {}).get("loss", float("nan"))))
+
+
+class _WarmUp(keras.callbacks.Callback):
+    """Raise the learning rate linearly over the first `steps` batches of a stage."""
+
+    def __init__(self, rate: float, steps: int) -> None:
+        super().__init__()
+        self._rate, self._steps, self._done = rate, steps, 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        if self._done < self._steps:
+            self._done += 1
+            self.model.optimizer.learning_rate.assign(self._rate * self._done / self._steps)
+
+
+def stage_callbacks(stage: Stage) -> list[keras.callbacks.Callback]:
+    """EarlyStopping, ReduceLROnPlateau and the warm-up as `stage` asks for them."""
+
+    def mode(monitor: str) -> str:
+        return "min" if monitor == "val_loss" else "max"
+
+    stop, plateau = stage.early_stopping, stage.reduce_lr
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.EarlyStopping(
+            monitor=stop.monitor, mode=mode(stop.monitor), patience=stop.patience, restore_best_weights=True
+        ),
+        keras.callbacks.ReduceLROnPlateau(
+            monitor=plateau.monitor,
+            mode=mode(plateau.monitor),
+            patience=plateau.patience,
+            factor=plateau.factor,
+            min_lr=plateau.min_learning_rate,
+        ),
+    ]
+    if stage.warmup_steps:
+        callbacks.append(_WarmUp(stage.learning_rate, stage.warmup_steps))
+    return callbacks

@@ -53,7 +53,7 @@ def build_network(recipe: Recipe, normalisation: Normalisation, weights_file: Pa
     Input: uint8 RGB 0-255, shape (n, 50, 50, 3). Output: probability of IDC, float32, shape (n, 1).
 
     Args:
-        recipe: the settings.
+        recipe: the settings; the trainer has settled the precision ("auto" is float32 here).
         normalisation: channel statistics of the training patches, used where the backbone starts from
             random weights; ImageNet weights keep the preprocessing they were trained with.
         weights_file: a weights file to use instead of those the resolver finds.
@@ -66,7 +66,7 @@ def build_network(recipe: Recipe, normalisation: Normalisation, weights_file: Pa
         raise RecipeError(
             f'backbone = "{recipe.backbone}" with weights = "imagenet" is not supported; use "random", or VGG16.'
         )
-    keras.mixed_precision.set_global_policy(recipe.precision)
+    keras.mixed_precision.set_global_policy("float32" if recipe.precision == "auto" else recipe.precision)
     inputs = keras.Input((PATCH_PX, PATCH_PX, 3), dtype="uint8", name="patches")
     x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(inputs)
     if recipe.input_px != PATCH_PX:
@@ -122,6 +122,15 @@ def _head(recipe: Recipe, features: Any) -> Any:
     # The last step is float32 whatever the precision, so that probabilities near 0 and 1 keep their digits.
     logit = keras.layers.Dense(1, dtype="float32", name="logit")(x)
     return keras.layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
+
+
+def to_float32(network: Network) -> None:
+    """After training: let every layer compute in float32, so that the saved model runs well on any machine.
+
+    Weights are float32 in all mixed precisions and stay what they are. The model in memory is not to be called again.
+    """
+    for layer in network.model.layers:
+        layer.dtype_policy = "float32"
 
 
 def set_trainable(network: Network, stage: Stage, recipe: Recipe) -> list[str]:

@@ -88,6 +88,10 @@ class TrainingProgress:
             soft_wrap=True,
         )
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        say(self.console, f"  {text}")
+
     def warn(self, text: str) -> None:
         """A warning that stays."""
         self.console.print(f"  [yellow]Warning:[/] {escape(text)}", highlight=False, soft_wrap=True)

@@ -113,7 +113,7 @@ class Recipe(_Settings):
     input_px: int = Field(default=50, ge=32, le=600)
     quick_input_px: int | None = Field(default=None, ge=32, le=600)
     batch_size: int = Field(default=64, ge=2, le=4096)
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # auto: what is timed fastest
     class_weights: bool = False
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     cached_views: int = Field(default=0, ge=0, le=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from ductal.evaluation.metrics import best_threshold
 from ductal.files import atomic_folder, scratch_folder
 from ductal.inference.predictor import predict_in_order
 from ductal.record import describe_data, package_versions, save_predictions, to_json
-from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed
+from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed, stage_callbacks
 from ductal.training.feature_cache import CachedFeatures, CachedFeed
 from ductal.training.feature_store import StageFeatures, prepare_features
-from ductal.training.network import PATCH_PX, Network, Normalisation, build_network, set_trainable
+from ductal.training.network import PATCH_PX, Network, Normalisation, build_network, set_trainable, to_float32
 from ductal.training.pipeline import TrainingFeed, balanced_weights
+from ductal.training.precision import Choice, choose_precision
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe, Stage
 
@@ -44,6 +45,7 @@ class _Job:
     rows: dict[str, np.ndarray]
     seed: int
     network: Network
+    xla: bool
     progress: TrainingProgress
     history: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
@@ -56,19 +58,6 @@ class _Job:
     def weights(self) -> np.ndarray:
         labels = self.labels["train"]
         return balanced_weights(labels) if self.recipe.class_weights else np.ones(len(labels), np.float32)
-
-
-class _WarmUp(keras.callbacks.Callback):
-    """Raise the learning rate linearly over the first `steps` batches of a stage."""
-
-    def __init__(self, rate: float, steps: int) -> None:
-        super().__init__()
-        self._rate, self._steps, self._done = rate, steps, 0
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        if self._done < self._steps:
-            self._done += 1
-            self.model.optimizer.learning_rate.assign(self._rate * self._done / self._steps)
 
 
 def train(
@@ -117,13 +106,17 @@ def train(
     rows = {part: split.rows(cohort, part) for part in ("train", "val")}
     _check_classes(cohort, rows)
     started = time.perf_counter()
+    written, choice = recipe, _choose(recipe, progress)
+    recipe = recipe.model_copy(update={"precision": choice.precision})
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
-    job = _Job(recipe, cohort, rows, seed, network, progress)
+    job = _Job(recipe, cohort, rows, seed, network, choice.xla, progress)
     with ExitStack() as stack:
         scratch = features_folder or stack.enter_context(scratch_folder(Path(out).parent / "features"))
-        features = _features(job, scratch, later)
+        alike = [other for other in later if other.precision == written.precision]
+        alike = [other.model_copy(update={"precision": choice.precision}) for other in alike]
+        features = _features(job, scratch, alike)
         for stage, cached in zip(recipe.stages, features.stages, strict=True):
             _train_stage(job, stage, cached)
     probs = predict_in_order(network.model, cohort.pixels, rows["val"])
@@ -137,13 +130,14 @@ def train(
         "name": recipe.name,
         "control": False,
         "profile": profile,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": written.model_dump(mode="json"),
         **describe_data(cohort, split, audit),
         "seed": seed,
         "weights": network.weights_origin,
         "versions": package_versions("ductal", "keras", "numpy") | {"tensorflow": tf.__version__},
         "device": _device(),
-        "precision": recipe.precision,
+        "precision": choice.precision,
+        "precision_choice": asdict(choice),
         "timings": {"train_seconds": time.perf_counter() - started},
         "feature_cache": features.note,
         "test_opened": 0,
@@ -156,6 +150,14 @@ def train(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return _write_run(Path(out), job, split, record, probs)
+
+
+def _choose(recipe: Recipe, progress: TrainingProgress) -> Choice:
+    choice = choose_precision(recipe)
+    if choice.images_per_second:
+        speeds = ", ".join(f"{name} {speed:.0f}" for name, speed in choice.images_per_second.items())
+        progress.note(f"precision {choice.precision} (timed, images/s: {speeds})")
+    return choice
 
 
 def _check_classes(cohort: Cohort, rows: dict[str, np.ndarray]) -> None:
@@ -207,8 +209,7 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         optimizer=_optimizer(stage),
         loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=count_metrics(),
-        # XLA is several times slower than oneDNN or Eigen on a CPU.
-        jit_compile="auto" if _device() != "CPU" else False,
+        jit_compile=job.xla,
     )
     planned = len(job.history) + stage.epochs
     first_epoch = len(job.history)
@@ -228,7 +229,7 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         epochs=stage.epochs,
         verbose=0,
         shuffle=False,  # the feed shuffles
-        callbacks=[record, *_callbacks(stage), BatchTicks(job.progress.tick)],
+        callbacks=[record, *stage_callbacks(stage), BatchTicks(job.progress.tick)],
     )
     _close_stage(job, stage, record.rows)
 
@@ -237,28 +238,6 @@ def _optimizer(stage: Stage) -> Any:
     decay = {"weight_decay": stage.weight_decay} if stage.optimizer == "adamw" else {}
     momentum = {"momentum": 0.9, "nesterov": True} if stage.optimizer == "sgd" else {}
     return _OPTIMIZERS[stage.optimizer](learning_rate=stage.learning_rate, **decay, **momentum)
-
-
-def _callbacks(stage: Stage) -> list[keras.callbacks.Callback]:
-    def mode(monitor: str) -> str:
-        return "min" if monitor == "val_loss" else "max"
-
-    stop, plateau = stage.early_stopping, stage.reduce_lr
-    callbacks: list[keras.callbacks.Callback] = [
-        keras.callbacks.EarlyStopping(
-            monitor=stop.monitor, mode=mode(stop.monitor), patience=stop.patience, restore_best_weights=True
-        ),
-        keras.callbacks.ReduceLROnPlateau(
-            monitor=plateau.monitor,
-            mode=mode(plateau.monitor),
-            patience=plateau.patience,
-            factor=plateau.factor,
-            min_lr=plateau.min_learning_rate,
-        ),
-    ]
-    if stage.warmup_steps:
-        callbacks.append(_WarmUp(stage.learning_rate, stage.warmup_steps))
-    return callbacks
 
 
 def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]]) -> None:
@@ -287,6 +266,7 @@ def _write_run(out: Path, job: _Job, split: Split, record: dict[str, Any], probs
         "spacing_um": job.cohort.info.spacing_um,
     }
     with atomic_folder(out) as folder:
+        to_float32(job.network)
         # Around the same layers but never compiled: the optimizer's state would triple the file.
         keras.Model(job.network.model.input, job.network.model.output).save(folder / "model.keras")
         (folder / "calibration.json").write_text(to_json(calibration), encoding="utf-8")

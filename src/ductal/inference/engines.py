@@ -1,0 +1,176 @@
+"""What runs a finished model: OpenVINO on a CPU where it is installed, else TensorFlow.
+
+OpenVINO's form of a model is made once, by TensorFlow, and kept in the run folder (``openvino/``), so that later
+predictions start without TensorFlow. It belongs to one ``model.keras``, by that file's SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import deque
+from collections.abc import Iterable
+from importlib import util
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ductal.errors import RunError, StorageError
+from ductal.files import atomic_folder
+
+EngineName = Literal["auto", "openvino", "tensorflow"]
+IR_FOLDER = "openvino"
+Where = tuple[int, slice]  # (view, positions) in the array of results
+
+
+class Engine(Protocol):
+    """Runs batches of uint8 patches."""
+
+    name: str
+
+    def run(self, batches: Iterable[tuple[Where, np.ndarray]], out: np.ndarray) -> None:
+        """Write the probabilities of each batch, uint8 (b, 50, 50, 3), to its place in `out`, float32 (views, n)."""
+
+
+class TensorFlowEngine:
+    """A Keras model on whatever device TensorFlow has."""
+
+    name = "tensorflow"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def run(self, batches: Iterable[tuple[Where, np.ndarray]], out: np.ndarray) -> None:
+        """See `Engine.run`."""
+        for where, batch in batches:
+            out[where] = np.asarray(self._model.predict_on_batch(batch))[:, 0]
+
+
+class OpenVINOEngine:
+    """A model on the CPU, several batches at a time.
+
+    Args:
+        model: an OpenVINO model or the path of one (`.xml`), uint8 (n, 50, 50, 3) to float32 (n, 1).
+        exact: compute in float32; else in bfloat16 where the CPU has it, which moves probabilities by up to 0.02.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: Any, *, exact: bool = True) -> None:
+        import openvino
+
+        settings = {"PERFORMANCE_HINT": "THROUGHPUT"} | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {})
+        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._requests = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.precision = str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+    def run(self, batches: Iterable[tuple[Where, np.ndarray]], out: np.ndarray) -> None:
+        """See `Engine.run`."""
+        # A ring of requests, waited for in the order they were started. No callbacks: one that holds Python's lock
+        # while the model is destroyed would wait for ever.
+        running: deque[tuple[Any, Where]] = deque()
+        idle = [self._compiled.create_infer_request() for _ in range(self._requests)]
+
+        def collect() -> Any:
+            request, where = running.popleft()
+            request.wait()
+            out[where] = request.get_output_tensor(0).data[:, 0]
+            return request
+
+        for where, batch in batches:
+            request = idle.pop() if idle else collect()
+            request.set_input_tensor(0, openvino_tensor(batch))
+            request.start_async()
+            running.append((request, where))
+        while running:
+            collect()
+
+
+def openvino_tensor(batch: np.ndarray) -> Any:
+    """`batch` as an OpenVINO tensor of its own memory."""
+    import openvino
+
+    return openvino.Tensor(np.ascontiguousarray(batch))
+
+
+def open_engine(run_folder: Path, name: EngineName = "auto") -> Engine:
+    """The engine for `run_folder/model.keras`.
+
+    Args:
+        run_folder: a finished run.
+        name: "auto" is OpenVINO where it is installed and there is no GPU, else TensorFlow.
+
+    Raises:
+        RunError: the model cannot be loaded, or OpenVINO is asked for and not installed.
+    """
+    installed = util.find_spec("openvino") is not None
+    if name == "openvino" and not installed:
+        raise RunError("The engine openvino is not installed. Install it: pip install openvino, or use tensorflow.")
+    if name == "openvino" or (name == "auto" and installed and not _has_gpu()):
+        # A network that learned in 16 bits loses nothing by predicting in them; another does, and may gain no speed.
+        return OpenVINOEngine(_openvino_model(run_folder), exact=_precision(run_folder) == "float32")
+    return TensorFlowEngine(load_keras(run_folder / "model.keras"))
+
+
+def _precision(run_folder: Path) -> str:
+    """What the run trained in."""
+    try:
+        record = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+        return str(record["precision"])
+    except (OSError, ValueError, KeyError, TypeError):  # a model without its record: nothing is taken for granted
+        return "float32"
+
+
+def load_keras(path: Path) -> Any:
+    """Load a `.keras` file safely. Raises RunError when it cannot be loaded."""
+    from ductal.console import quiet_tensorflow
+
+    quiet_tensorflow()
+    import keras
+
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises ValueError, OSError, TypeError, ... for a damaged file
+        raise RunError(f"{path} cannot be loaded ({error}). Train the recipe again.") from error
+
+
+def _has_gpu() -> bool:
+    if shutil.which("nvidia-smi") is None:  # without the driver's tool, TensorFlow need not be asked
+        return False
+    from ductal.console import quiet_tensorflow
+
+    quiet_tensorflow()
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _openvino_model(run_folder: Path) -> Any:
+    """The path of the run's OpenVINO model, made now where it is missing or belongs to another `model.keras`."""
+    source, folder = run_folder / "model.keras", run_folder / IR_FOLDER
+    with source.open("rb") as handle:
+        identity = hashlib.file_digest(handle, "sha256").hexdigest()
+    stamp = folder / "model.keras.sha256"
+    if (folder / "model.xml").is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == identity:
+        return folder / "model.xml"
+    converted = _convert(load_keras(source))
+    import openvino
+
+    try:
+        with atomic_folder(folder) as temporary:
+            openvino.save_model(converted, temporary / "model.xml", compress_to_fp16=False)
+            (temporary / stamp.name).write_text(identity, encoding="utf-8")
+    except StorageError:  # a read-only run is converted anew each time
+        return converted
+    return folder / "model.xml"
+
+
+def _convert(model: Any) -> Any:
+    import openvino
+    import tensorflow as tf
+
+    forward = tf.function(lambda patches: model(patches, training=False))
+    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+    return openvino.convert_model(forward.get_concrete_function(signature))

@@ -1,0 +1,149 @@
+"""`precision = "auto"`: a few timed steps decide whether a backbone trains in float32 or in 16 bits on this machine.
+
+bfloat16 makes VGG16 several times faster on a CPU with AVX512-BF16 or AMX, and EfficientNet (depthwise
+convolutions) slower on the very same one; without such instructions it is slower throughout. So it is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ductal.errors import StorageError
+from ductal.files import write_text
+from ductal.training.recipe import Recipe
+
+WORTH = 1.1  # float32 is left only for something clearly faster
+PROBE_BATCH = 32
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision and the measurement behind it.
+
+    Attributes:
+        precision: name of the Keras dtype policy.
+        xla: whether steps are compiled with XLA (never on a CPU, where it is several times slower).
+        images_per_second: of each candidate, training steps on random patches; empty where nothing was timed.
+        reason: "recipe", "probe" or "probe, cached".
+    """
+
+    precision: str
+    xla: bool
+    images_per_second: dict[str, float]
+    reason: str
+
+
+def choose_precision(recipe: Recipe) -> Choice:
+    """What to train `recipe` in; timed once per backbone, input size, device and version, then read from a cache.
+
+    The cache is `precision.json` in `$DUCTAL_CACHE`, else in `$XDG_CACHE_HOME/ductal`, else in `~/.cache/ductal`;
+    delete it to measure again. Where it cannot be written, each training measures.
+    """
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    if recipe.precision != "auto":
+        return Choice(recipe.precision, gpu, {}, "recipe")
+    key = _key(recipe)
+    known = _read_cache()
+    if key in known:
+        return Choice(**(known[key] | {"reason": "probe, cached"}))
+    speeds = {_label(*item): _images_per_second(recipe, *item) for item in _candidates()}
+    choice = _best(speeds)
+    with suppress(StorageError, OSError):  # a home without room costs a few seconds a training, not the training
+        write_text(_cache_file(), json.dumps(known | {key: asdict(choice)}, indent=1))
+    return choice
+
+
+def _best(speeds: dict[str, float]) -> Choice:
+    plain = _label("float32", False)
+    fastest = max(speeds, key=lambda label: speeds[label])
+    chosen = fastest if speeds[fastest] > WORTH * speeds[plain] else plain
+    precision, _, xla = chosen.partition(" ")
+    return Choice(precision, bool(xla), {label: round(speed, 1) for label, speed in speeds.items()}, "probe")
+
+
+def _candidates() -> list[tuple[str, bool]]:
+    """(precision, XLA) worth timing on this machine."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return [("float32", False), ("mixed_bfloat16", False)]
+    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    half = "mixed_bfloat16" if tuple(capability) >= (8, 0) else "mixed_float16"
+    return [(precision, xla) for precision in ("float32", half) for xla in (False, True)]
+
+
+def _label(precision: str, xla: bool) -> str:
+    return f"{precision} xla" if xla else precision
+
+
+def _images_per_second(recipe: Recipe, precision: str, xla: bool) -> float:
+    """Speed of forward and backward pass of the bare backbone, all layers, after a first one that is not timed.
+
+    Without the optimizer, which works in float32 in any case and would take most of the time to build.
+    """
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        shape = (recipe.input_px, recipe.input_px, 3)
+        base = getattr(keras.applications, recipe.backbone)(
+            include_top=False, weights=None, input_shape=shape, pooling="avg"
+        )
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    weights = [weight.value for weight in base.trainable_weights]
+
+    @tf.function(jit_compile=xla)
+    def gradients(patches: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.cast(base(patches, training=True), tf.float32))
+        return tf.reduce_sum([tf.reduce_sum(gradient) for gradient in tape.gradient(loss, weights)])
+
+    patches = tf.random.stateless_uniform((PROBE_BATCH, *shape), (0, 0), maxval=255.0)
+    gradients(patches).numpy()  # waits for the device
+    started = time.perf_counter()
+    for _ in range(_STEPS):
+        gradients(patches).numpy()
+    return _STEPS * PROBE_BATCH / (time.perf_counter() - started)
+
+
+def _key(recipe: Recipe) -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    device = details.get("device_name") or f"{_cpu_name()} x{os.cpu_count()}"
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default")
+    return f"{recipe.backbone} {recipe.input_px}px, {device}, TensorFlow {tf.__version__}, oneDNN {onednn}"
+
+
+def _cpu_name() -> str:
+    """Model and the instructions that matter: the same name may come with and without them on virtual machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in found.items()}
+    flags = set(fields.get("flags", "").split()) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}
+    return " ".join([fields.get("model name", platform.machine()), *sorted(flags)])
+
+
+def _cache_file() -> Path:
+    folder = os.environ.get("DUCTAL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ductal"
+    return Path(folder).expanduser() / "precision.json"
+
+
+def _read_cache() -> dict[str, Any]:
+    try:
+        known = json.loads(_cache_file().read_text(encoding="utf-8"))
+        return {key: item for key, item in known.items() if set(item) == set(Choice.__dataclass_fields__)}
+    except (OSError, ValueError, AttributeError, TypeError):  # none yet, or not ours
+        return {}
