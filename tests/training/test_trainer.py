@@ -48,7 +48,8 @@ def split(tiny_cohort: Cohort) -> Split:
 def vgg_run(tiny_cohort: Cohort, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped recipe "top 4", cut down to the last 2 layers and few epochs; both stages from the cache."""
     settings = load_recipe("vgg16-top4").model_dump()
-    settings |= {"input_px": 32, "cached_views": 1, "precision": "float32", "head": {"batch_norm": True, "units": [8]}}
+    settings |= {"input_px": 32, "cached_views": 1, "precision": "float32"}
+    settings["head"] = {"batch_norm": True, "units": [8]}
     for part, epochs in zip(settings["stages"], (3, 1), strict=True):
         part["epochs"] = epochs
     settings["stages"][1]["unfreeze"] = 2
