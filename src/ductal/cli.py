@@ -31,6 +31,7 @@ from ductal.cli_options import (
     names_in,
     ratios_in,
 )
+from ductal.cli_tools import tools
 from ductal.console import bar, make_console, say
 from ductal.errors import DataError, RunError
 from ductal.files import sweep
@@ -49,6 +50,7 @@ app = typer.Typer(
     "test patients, 6 no pretrained weights, 7 download failed, 8 disk refused, 9 unusable run folder, "
     "130 interrupted; 1 anything unforeseen.",
 )
+
 
 
 @app.callback(invoke_without_command=True)
@@ -174,24 +176,6 @@ def prepare(
 
 
 @app.command()
-def synthesise(
-    out: Annotated[Path, typer.Argument(help="Zip file (.zip) or folder to write.")],
-    patients: Annotated[int, typer.Option(help="Number of patients.", min=1)] = 24,
-    patches_per_patient: Annotated[int, typer.Option(help="Patches of each patient.", min=1)] = 60,
-    seed: Seed = 42,
-) -> None:
-    """Write a synthetic archive in the layout of the real one, for trying things out."""
-    from ductal.data.synthetic import make_synthetic
-
-    console = make_console()
-    with bar(console, "Drawing", "patients") as progress:
-        make_synthetic(
-            out, patients=patients, patches_per_patient=patches_per_patient, seed=seed, progress=progress
-        )
-    say(console, f"Synthetic archive: {out}")
-
-
-@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
     cohort: Annotated[Path, typer.Option("--cohort", help="A prepared cohort.")] = Path("cohort"),
@@ -284,19 +268,7 @@ def predict(
     say(console, f"{len(table):,} images: {called:,} called cancer, {skipped:,} not usable. Written to {out}")
 
 
-@app.command()
-def recipes() -> None:
-    """List the shipped recipes."""
-    from rich.table import Column, Table
-
-    from ductal.training.recipe import load_recipe, recipe_names
-
-    table = Table(Column("recipe", no_wrap=True), "what it is", "input", "stages")
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        stages = ", ".join(f"{stage.name} ({stage.epochs})" for stage in recipe.stages)
-        table.add_row(name, recipe.title, f"{recipe.input_px} px", stages)
-    make_console().print(table)
+app.add_typer(tools)
 
 
 def _data_of(run_folder: Path, cohort: Path | None) -> tuple[Cohort, Split]:

@@ -22,9 +22,10 @@ from ductal.data.cohort import Cohort, CohortInfo, fingerprint_of
 from ductal.data.layout import patch_id_of
 from ductal.data.quality import Inspected, inspect_chunk
 from ductal.data.sources import Source, open_source
-from ductal.data.workers import available_cores, ordered_map
+from ductal.data.workers import ordered_map
 from ductal.errors import DataError, StorageError
 from ductal.files import atomic_folder, write_text
+from ductal.machine import available_cores
 
 __all__ = ["export_folders", "prepare"]
 

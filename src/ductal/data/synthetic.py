@@ -19,9 +19,10 @@ from PIL import Image
 from ductal.data.layout import SYNTHETIC_MARKER
 from ductal.data.naming import format_patch_name
 from ductal.data.synthetic_tissue import TILE, draw_slide
-from ductal.data.workers import available_cores, ordered_map
+from ductal.data.workers import ordered_map
 from ductal.errors import DataError
 from ductal.files import atomic_file, atomic_folder
+from ductal.machine import available_cores
 
 FOLDER = "IDC_synthetic_ps50_idx5"
 FIRST_PATIENT = 90001  # out of the range of the archive's own ids

@@ -24,13 +24,6 @@ Result = TypeVar("Result")
 _WINDOW = 2
 
 
-def available_cores() -> int:
-    """The cores this process may use (its affinity, where the system has that notion)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def ordered_map(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
 ) -> Generator[Result, None, None]:

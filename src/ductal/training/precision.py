@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import tensorflow as tf
 
 from ductal.errors import StorageError
 from ductal.files import write_text
+from ductal.machine import cpu
 from ductal.training.recipe import Recipe
 
 WORTH = 1.1  # float32 is left only for something clearly faster
@@ -42,6 +42,11 @@ class Choice:
     xla: bool
     images_per_second: dict[str, float]
     reason: str
+
+    @property
+    def label(self) -> str:
+        """How `images_per_second` names it."""
+        return _label(self.precision, self.xla)
 
 
 def choose_precision(recipe: Recipe) -> Choice:
@@ -119,21 +124,9 @@ def _images_per_second(recipe: Recipe, precision: str, xla: bool) -> float:
 def _key(recipe: Recipe) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    device = details.get("device_name") or f"{_cpu_name()} x{os.cpu_count()}"
+    device = details.get("device_name") or str(cpu())
     onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default")
     return f"{recipe.backbone} {recipe.input_px}px, {device}, TensorFlow {tf.__version__}, oneDNN {onednn}"
-
-
-def _cpu_name() -> str:
-    """Model and the instructions that matter: the same name may come with and without them on virtual machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in found.items()}
-    flags = set(fields.get("flags", "").split()) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}
-    return " ".join([fields.get("model name", platform.machine()), *sorted(flags)])
 
 
 def _cache_file() -> Path:

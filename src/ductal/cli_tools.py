@@ -1,0 +1,74 @@
+"""Commands beside the main way: what there is, what this machine can do, and data to try things on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ductal.cli_options import Seed
+from ductal.console import bar, make_console, say
+
+tools = typer.Typer()
+
+
+@tools.command()
+def recipes() -> None:
+    """List the shipped recipes."""
+    from rich.table import Column, Table
+
+    from ductal.training.recipe import load_recipe, recipe_names
+
+    table = Table(Column("recipe", no_wrap=True), "what it is", "input", "stages")
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        stages = ", ".join(f"{stage.name} ({stage.epochs})" for stage in recipe.stages)
+        table.add_row(name, recipe.title, f"{recipe.input_px} px", stages)
+    make_console().print(table)
+
+
+@tools.command()
+def synthesise(
+    out: Annotated[Path, typer.Argument(help="Zip file (.zip) or folder to write.")],
+    patients: Annotated[int, typer.Option(help="Number of patients.", min=1)] = 24,
+    patches_per_patient: Annotated[int, typer.Option(help="Patches of each patient.", min=1)] = 60,
+    seed: Seed = 42,
+) -> None:
+    """Write a synthetic archive in the layout of the real one, for trying things out."""
+    from ductal.data.synthetic import make_synthetic
+
+    console = make_console()
+    with bar(console, "Drawing", "patients") as progress:
+        make_synthetic(
+            out, patients=patients, patches_per_patient=patches_per_patient, seed=seed, progress=progress
+        )
+    say(console, f"Synthetic archive: {out}")
+
+
+@tools.command()
+def doctor() -> None:
+    """What this machine offers, how fast each recipe trains on it, and what would make it faster."""
+    from rich.table import Column, Table
+
+    from ductal.doctor import examine
+
+    console = make_console()
+    with bar(console, "Timing training steps", "recipes") as progress:
+        diagnosis = examine(progress)
+    facts = Table(show_header=False, box=None)
+    for name, value in diagnosis.facts.items():
+        facts.add_row(name, value)
+    console.print(facts)
+    rate = Column("images/s", justify="right")
+    speeds = Table("recipe", "input", "precision", rate, "timed", title="Training, all layers")
+    for speed in diagnosis.speeds:
+        timed = ", ".join(f"{name} {value:.0f}" for name, value in speed.choice.images_per_second.items())
+        speeds.add_row(
+            speed.recipe.name, f"{speed.recipe.input_px} px", speed.choice.label,
+            f"{speed.images_per_second:.0f}", timed,
+        )  # fmt: skip
+    console.print(speeds)
+    say(console, "Forward and backward pass. Stages with frozen layers are faster; the optimizer costs a little.")
+    for advice in diagnosis.advice or ["Nothing to change."]:
+        say(console, f"- {advice}")

@@ -1,0 +1,55 @@
+"""What this machine is, as far as speed depends on it; nothing here needs TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+# Instructions that neural networks gain from, weakest first, by their names in /proc/cpuinfo.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """A processor: its name, the cores this process may use, and which of `INSTRUCTIONS` it has."""
+
+    name: str
+    cores: int
+    instructions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.cores} cores ({', '.join(self.instructions) or 'no AVX2'})"
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether it multiplies matrices in bfloat16, and not only emulates that."""
+        return bool({"avx512_bf16", "amx_bf16"} & set(self.instructions))
+
+
+def cpu() -> Cpu:
+    """This machine's processor. A name alone would not do: virtual machines hide instructions."""
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            fields[key.strip()] = value.strip()
+    except OSError:  # not Linux
+        pass
+    flags = set(fields.get("flags", "").split())
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return Cpu(name, available_cores(), tuple(item for item in INSTRUCTIONS if item in flags))
+
+
+def available_cores() -> int:
+    """Cores this process may run on, which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Main memory, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
