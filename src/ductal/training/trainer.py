@@ -27,13 +27,13 @@ from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is
 from ductal.training.feature_cache import CachedFeatures, CachedFeed
 from ductal.training.feature_store import StageFeatures, prepare_features
 from ductal.training.network import PATCH_PX, Network, Normalisation, build_network, set_trainable, to_float32
+from ductal.training.optimizers import make_optimizer
 from ductal.training.pipeline import TrainingFeed, balanced_weights
 from ductal.training.precision import Choice, choose_precision
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe, Stage
 
 LABELS = {"0": "not_cancer", "1": "cancer"}
-_OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
 
 
 @dataclass
@@ -206,7 +206,7 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         )  # fmt: skip
         val_inputs, val_rows = job.cohort.pixels, job.rows["val"]
     model.compile(
-        optimizer=_optimizer(stage),
+        optimizer=make_optimizer(stage),
         loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=count_metrics(),
         jit_compile=job.xla,
@@ -232,12 +232,6 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         callbacks=[record, *stage_callbacks(stage), BatchTicks(job.progress.tick)],
     )
     _close_stage(job, stage, record.rows)
-
-
-def _optimizer(stage: Stage) -> Any:
-    decay = {"weight_decay": stage.weight_decay} if stage.optimizer == "adamw" else {}
-    momentum = {"momentum": 0.9, "nesterov": True} if stage.optimizer == "sgd" else {}
-    return _OPTIMIZERS[stage.optimizer](learning_rate=stage.learning_rate, **decay, **momentum)
 
 
 def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]]) -> None:
