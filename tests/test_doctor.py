@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ductal import doctor, machine
 from ductal.cli import app
-from ductal.machine import Cpu, cpu
+from ductal.machine import Cpu, cpu, memory_bytes
 from ductal.training.precision import Choice
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe
 
@@ -57,7 +57,7 @@ def test_advice(
     processor: Cpu, memory: int | None, gpu: bool, environment: dict[str, str], expected: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(doctor.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(doctor, "is_installed", lambda: True)
     monkeypatch.setattr(doctor, "available_cores", lambda: 2)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -72,7 +72,7 @@ def test_a_gpu_that_is_not_used_comes_first(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(doctor, "is_installed", lambda: False)
     assert "pip install 'ductal[openvino]'" in doctor._advice(FAST, None, False)[0]
 
 
@@ -85,6 +85,19 @@ def test_the_processor_is_read_with_its_instructions(tmp_path: Path, monkeypatch
     assert found.has_bfloat16
     assert found.cores >= 1
     assert "avx512_bf16" in str(found)
+    (tmp_path / "cpuinfo").write_text("processor: 0\nFeatures : fp asimd bf16\n")
+    assert cpu().has_bfloat16
     (tmp_path / "cpuinfo").unlink()
     assert cpu().name
     assert not cpu().has_bfloat16
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1048576", 1048576), ("max", None), (str(2**62), None)])
+def test_memory_is_what_a_container_may_use(
+    limit: str, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "memory.max")
+    found = memory_bytes()
+    assert found is not None
+    assert found == expected if expected else found > 1048576

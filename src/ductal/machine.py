@@ -7,8 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-# Instructions that neural networks gain from, weakest first, by their names in /proc/cpuinfo.
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# Instructions that neural networks gain from, weakest first, by their names in /proc/cpuinfo; "bf16" is ARM's.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Cpu:
     instructions: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.cores} cores ({', '.join(self.instructions) or 'no AVX2'})"
+        return f"{self.name}, {self.cores} cores ({', '.join(self.instructions) or 'no wide instructions'})"
 
     @property
     def has_bfloat16(self) -> bool:
         """Whether it multiplies matrices in bfloat16, and not only emulates that."""
-        return bool({"avx512_bf16", "amx_bf16"} & set(self.instructions))
+        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(self.instructions))
 
 
 def cpu() -> Cpu:
@@ -37,7 +37,7 @@ def cpu() -> Cpu:
             fields[key.strip()] = value.strip()
     except OSError:  # not Linux
         pass
-    flags = set(fields.get("flags", "").split())
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
     name = fields.get("model name") or platform.processor() or platform.machine()
     return Cpu(name, available_cores(), tuple(item for item in INSTRUCTIONS if item in flags))
 
@@ -48,8 +48,13 @@ def available_cores() -> int:
 
 
 def memory_bytes() -> int | None:
-    """Main memory, or None where the system does not tell."""
+    """Main memory this process may use (a container's limit counts), or None where the system does not tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no such file, or "max"
+        return physical
+    return min(physical, limit)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -117,11 +118,50 @@ def test_a_run_that_cannot_be_written_is_used_all_the_same(run: Path) -> None:
     np.testing.assert_allclose(predictor.predict(PATCHES), expected, atol=tolerance(predictor.engine))
 
 
+@needs_openvino
+def test_a_damaged_copy_is_made_anew(run: Path) -> None:
+    expected = Predictor.from_run(run).predict(PATCHES)
+    for damage in (Path.unlink, lambda path: path.write_bytes(b"short")):
+        damage(run / IR_FOLDER / "model.bin")
+        np.testing.assert_array_equal(Predictor.from_run(run).predict(PATCHES), expected)
+    assert (run / IR_FOLDER / "model.bin").stat().st_size > 1000
+
+
+@needs_openvino
+def test_a_disk_that_fills_up_is_done_without(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")  # what OpenVINO makes of it
+
+    monkeypatch.setattr("openvino.save_model", full)
+    assert isinstance(open_engine(run, "openvino"), OpenVINOEngine)
+    assert not (run / IR_FOLDER).exists()
+
+
+@needs_openvino
+def test_what_openvino_cannot_run_tensorflow_does(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: Any) -> None:
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr(engines, "_convert", unknown)
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    assert isinstance(open_engine(run), TensorFlowEngine)
+    with pytest.raises(RunError, match=r"OpenVINO cannot run .*no such operation"):
+        open_engine(run, "openvino")
+
+
+@needs_openvino
+def test_the_final_evaluation_computes_in_float32(run: Path) -> None:
+    (run / "run.json").write_text(json.dumps({"precision": "mixed_bfloat16"}))
+    engine = Predictor.from_run(run, engine="openvino", exact=True).engine
+    assert isinstance(engine, OpenVINOEngine)
+    assert engine.precision == "f32"
+
+
 def test_the_choice(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_engine(run, "tensorflow").name == "tensorflow"
-    monkeypatch.setattr(engines, "_has_gpu", lambda: True)
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
     assert isinstance(open_engine(run), TensorFlowEngine)
-    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
     monkeypatch.setattr(engines.util, "find_spec", lambda _: None)
     assert isinstance(open_engine(run), TensorFlowEngine)
     with pytest.raises(RunError, match="openvino is not installed"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from small_training import STATISTICS, quiet, small_network, small_recipe, stage
 
 from ductal.data.cohort import Cohort
 from ductal.data.splitting import make_split
+from ductal.errors import StorageError
 from ductal.training import feature_store
 from ductal.training.augment import draws, make_augment
 from ductal.training.feature_cache import CachedFeed
@@ -27,7 +29,7 @@ RECIPE = small_recipe(stage("head"), stage("top", ["block2"]), stage("all", "all
 HEAD_ONLY = small_recipe(stage("head"), cached_views=3, name="head-only")
 PIXELS = np.random.default_rng(1).integers(0, 256, (50, 50, 50, 3), dtype=np.uint8)
 ROWS = {"train": np.arange(0, 40), "val": np.arange(49, 39, -1)}
-HEAD_BYTES, TOP_BYTES = 2 * 6 * 3 * 3, 2 * 4 * 12 * 12  # float16 activations of one patch at the two cuts
+HEAD_BYTES, TOP_BYTES = 2 * 6 * 2 * 2, 2 * 4 * 12 * 12  # float16 activations of one patch at the two cuts
 
 
 @pytest.fixture
@@ -174,6 +176,58 @@ def test_the_largest_go_first_where_the_disk_is_small(
     assert features.over_budget == without
     assert [stored is None for stored in features.stages] == ["head" in without, "top" in without, True]
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= budget + 128 * 6  # npy headers
+
+
+def test_only_what_does_not_fit_is_given_up(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = HEAD_ONLY.model_copy(update={"cached_views": 5})
+    # Room for five views of the head, not for the top, which is the largest.
+    monkeypatch.setattr(feature_store, "BUDGET_BYTES", (5 * 40 + 10) * HEAD_BYTES + 2000)
+    features, computed = prepare(network, tmp_path, HEAD_ONLY, later=[RECIPE, wider])
+    assert (features.over_budget, computed) == ((), 5 * 40 + 10)
+    assert prepare(network, tmp_path, wider)[1] == 0
+    assert prepare(network, tmp_path, RECIPE)[0].over_budget == ("top",)
+
+
+def test_what_is_there_is_not_given_up(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(network, tmp_path)
+    heads = [file for file in tmp_path.iterdir() if np.load(file)[0].nbytes == HEAD_BYTES]
+    assert len(heads) == VIEWS + 1
+    for file in heads:
+        file.unlink()
+    monkeypatch.setattr(feature_store, "BUDGET_BYTES", 90 * TOP_BYTES + 1000)
+    features, _ = prepare(network, tmp_path)
+    assert features.over_budget == ("head",)
+
+
+def test_files_of_other_settings_make_room(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(network, tmp_path, seed=SEED + 1)
+    monkeypatch.setattr(feature_store, "BUDGET_BYTES", 90 * (HEAD_BYTES + TOP_BYTES) + 1000)
+    features, computed = prepare(network, tmp_path)
+    assert features.over_budget == ()
+    assert computed == VIEWS * 40  # validation, which has no seed, is kept
+    assert len(list(tmp_path.iterdir())) == 2 * (VIEWS + 1)
+
+
+def test_a_mistake_in_a_later_recipe_is_not_this_ones(network: Network, tmp_path: Path) -> None:
+    wrong = small_recipe(stage("typo", ["blok5"]), cached_views=VIEWS, name="wrong")
+    assert prepare(network, tmp_path, HEAD_ONLY, later=[wrong, RECIPE])[1] == 3 * 40 + 10
+    assert prepare(network, tmp_path, RECIPE)[1] == 0
+
+
+def test_a_full_disk_is_an_error_before_it_is_a_crash(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(feature_store.os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match="No space left"):
+        prepare(network, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_too_small_a_budget_falls_back_and_says_so(

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from ductal.data.cohort import Cohort
@@ -15,8 +16,9 @@ from ductal.data.splitting import make_split
 from ductal.training import precision
 from ductal.training.precision import Choice, choose_precision
 from ductal.training.recipe import Recipe, load_recipe
+from ductal.training.trainer import train
 
-from .small_training import small_recipe, stage, train_small
+from .small_training import needs_imagenet, quiet, small_recipe, stage
 
 AUTO = small_recipe(precision="auto")
 
@@ -111,20 +113,34 @@ def test_the_real_probe_times_both_and_leaves_no_policy_behind(cache: Path) -> N
     assert cache.is_file()
 
 
+def test_what_the_device_cannot_do_is_not_chosen(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def speed(recipe: Recipe, name: str, xla: bool) -> float:  # noqa: ARG001
+        if name == "mixed_bfloat16":
+            raise precision.tf.errors.ResourceExhaustedError(None, None, "no memory")
+        return 20.0
+
+    monkeypatch.setattr(precision, "_images_per_second", speed)
+    assert choose_precision(AUTO).images_per_second == {"float32": 20.0, "mixed_bfloat16": 0.0}
+    assert choose_precision(AUTO).precision == "float32"
+    assert cache.is_file()
+
+
+@needs_imagenet
 def test_a_run_records_the_choice_and_its_model_computes_in_float32(
     tiny_cohort: Cohort, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not cache.exists()
     timed(monkeypatch, float32=20.0, mixed_bfloat16=50.0)
-    recipe = small_recipe(stage(unfreeze="all"), precision="auto")
-    try:
-        run = train_small(recipe, tiny_cohort, make_split(tiny_cohort, "random"), tmp_path / "run")
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    recipe = small_recipe(stage(unfreeze=2), precision="auto", input_px=32)
+    split = make_split(tiny_cohort, "random")
+    run = train(recipe, tiny_cohort, split, tmp_path / "run", progress=quiet())
+    assert cache.is_file()
     record = json.loads((run / "run.json").read_text())
     assert record["recipe"]["precision"] == "auto"
     assert record["precision"] == "mixed_bfloat16"
     assert record["precision_choice"]["images_per_second"] == {"float32": 20.0, "mixed_bfloat16": 50.0}
     model = keras.models.load_model(run / "model.keras")
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
-    assert np.asarray(model(tiny_cohort.pixels[:2])).shape == (2, 1)
+    # Threshold and saved probabilities are of the model that was saved, not of the one in 16 bits.
+    probs = pd.read_parquet(run / "predictions" / "val.parquet")["prob"]
+    rows = split.rows(tiny_cohort, "val")
+    np.testing.assert_allclose(np.asarray(model(tiny_cohort.pixels[rows]))[:, 0], probs, atol=1e-5)

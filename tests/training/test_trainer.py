@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -274,7 +273,7 @@ def test_class_weights_and_selection_reach_the_loss(tiny_cohort: Cohort, split: 
     rows = {part: split.rows(tiny_cohort, part) for part in ("train", "val")}
     for class_weights in (True, False):
         recipe = small_recipe(class_weights=class_weights)
-        job = trainer._Job(recipe, tiny_cohort, rows, 1, None, False, quiet())  # type: ignore[arg-type]
+        job = trainer._Job(recipe, tiny_cohort, rows, 1, None, None, quiet())  # type: ignore[arg-type]
         labels = job.labels["train"]
         halves = [job.weights[labels == label].sum() for label in (0, 1)]
         assert bool(np.isclose(halves[0], halves[1], rtol=1e-4)) is class_weights
@@ -287,19 +286,3 @@ def test_a_part_with_one_class_is_refused(tiny_cohort: Cohort, split: Split, tmp
     with pytest.raises(DataError, match=r"The val patients hold 40 patches of classes \[0\]"):
         train_small(small_recipe(), replace(tiny_cohort, table=table), split, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "kind", "decay"),
-    [
-        ("adam", keras.optimizers.Adam, None),
-        ("adamw", keras.optimizers.AdamW, 0.01),
-        ("sgd", keras.optimizers.SGD, None),
-    ],
-)
-def test_optimizers(optimizer: str, kind: type, decay: float | None) -> None:
-    recipe = small_recipe(stage(optimizer=optimizer, weight_decay=0.01))
-    made = trainer._optimizer(recipe.stages[0])
-    assert type(made) is kind
-    assert made.weight_decay == decay
-    assert float(made.learning_rate) == pytest.approx(1e-2)

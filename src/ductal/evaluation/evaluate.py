@@ -56,7 +56,7 @@ def evaluate(
     folder = Path(run_folder)
     record = _read_record(folder)
     _check_same(record, cohort, split)
-    predictor = Predictor.from_run(folder, d4=d4)
+    predictor = Predictor.from_run(folder, d4=d4, exact=True)  # figures must not depend on the machine
 
     def predict(rows: np.ndarray) -> np.ndarray:
         return predictor.predict(cohort.pixels, rows, progress=progress)

@@ -66,7 +66,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Parameters", show("parameters", parameters.get("total"))),
         ("Trainable in the last stage", show("parameters", parameters.get("trainable_last_stage"))),
         ("Epochs", "n/a" if history is None else str(len(history))),
-        *((f"{name.removesuffix('_seconds').capitalize()} time", duration(float(value)))
+        *((f"{name.removesuffix('_seconds').replace('_', ' ').capitalize()} time", duration(float(value)))
           for name, value in timings.items() if isinstance(value, int | float)),
         ("Device", str(record.get("device", "n/a"))),
         ("Precision", str(record.get("precision", "n/a"))),

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import util
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -95,23 +96,37 @@ def openvino_tensor(batch: np.ndarray) -> Any:
     return openvino.Tensor(np.ascontiguousarray(batch))
 
 
-def open_engine(run_folder: Path, name: EngineName = "auto") -> Engine:
+def open_engine(run_folder: Path, name: EngineName = "auto", *, exact: bool = False) -> Engine:
     """The engine for `run_folder/model.keras`.
 
     Args:
         run_folder: a finished run.
-        name: "auto" is OpenVINO where it is installed and there is no GPU, else TensorFlow.
+        name: "auto" is OpenVINO where it is installed, can run the model and there is no NVIDIA GPU, else TensorFlow.
+        exact: compute in float32 also where the run was trained in 16 bits.
 
     Raises:
-        RunError: the model cannot be loaded, or OpenVINO is asked for and not installed.
+        RunError: the model cannot be loaded; or OpenVINO is asked for, and not installed or unable to run it.
     """
-    installed = util.find_spec("openvino") is not None
-    if name == "openvino" and not installed:
+    if name == "openvino" and not is_installed():
         raise RunError("The engine openvino is not installed. Install it: pip install openvino, or use tensorflow.")
-    if name == "openvino" or (name == "auto" and installed and not _has_gpu()):
+    if name == "openvino" or (name == "auto" and is_installed() and not has_gpu()):
         # A network that learned in 16 bits loses nothing by predicting in them; another does, and may gain no speed.
-        return OpenVINOEngine(_openvino_model(run_folder), exact=_precision(run_folder) == "float32")
+        in_float32 = exact or _precision(run_folder) == "float32"
+        try:
+            return _open_openvino(run_folder, exact=in_float32)
+        except RunError:
+            raise
+        except Exception as error:  # OpenVINO has kinds of its own, and plain RuntimeErrors
+            if name == "openvino":
+                raise RunError(
+                    f"OpenVINO cannot run {run_folder / 'model.keras'} ({error}). Use the engine tensorflow."
+                ) from error
     return TensorFlowEngine(load_keras(run_folder / "model.keras"))
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is."""
+    return util.find_spec("openvino") is not None
 
 
 def _precision(run_folder: Path) -> str:
@@ -136,7 +151,8 @@ def load_keras(path: Path) -> Any:
         raise RunError(f"{path} cannot be loaded ({error}). Train the recipe again.") from error
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether TensorFlow has an NVIDIA GPU to use."""
     if shutil.which("nvidia-smi") is None:  # without the driver's tool, TensorFlow need not be asked
         return False
     from ductal.console import quiet_tensorflow
@@ -147,24 +163,23 @@ def _has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def _openvino_model(run_folder: Path) -> Any:
-    """The path of the run's OpenVINO model, made now where it is missing or belongs to another `model.keras`."""
+def _open_openvino(run_folder: Path, *, exact: bool) -> OpenVINOEngine:
+    """From the OpenVINO model in the run, made now where it is missing, damaged or of another `model.keras`."""
     source, folder = run_folder / "model.keras", run_folder / IR_FOLDER
     with source.open("rb") as handle:
         identity = hashlib.file_digest(handle, "sha256").hexdigest()
     stamp = folder / "model.keras.sha256"
     if (folder / "model.xml").is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == identity:
-        return folder / "model.xml"
+        with suppress(RuntimeError):  # a part of it is missing
+            return OpenVINOEngine(folder / "model.xml", exact=exact)
     converted = _convert(load_keras(source))
     import openvino
 
-    try:
-        with atomic_folder(folder) as temporary:
-            openvino.save_model(converted, temporary / "model.xml", compress_to_fp16=False)
-            (temporary / stamp.name).write_text(identity, encoding="utf-8")
-    except StorageError:  # a read-only run is converted anew each time
-        return converted
-    return folder / "model.xml"
+    # A read-only run or a full disk: converted anew each time. OpenVINO tells the latter as a RuntimeError.
+    with suppress(StorageError, RuntimeError), atomic_folder(folder) as temporary:
+        openvino.save_model(converted, temporary / "model.xml", compress_to_fp16=False)
+        (temporary / stamp.name).write_text(identity, encoding="utf-8")
+    return OpenVINOEngine(converted, exact=exact)
 
 
 def _convert(model: Any) -> Any:

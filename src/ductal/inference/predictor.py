@@ -68,13 +68,16 @@ class Predictor:
         self.threshold, self.temperature, self.d4 = threshold, temperature, d4
 
     @classmethod
-    def from_run(cls, folder: str | Path, *, d4: bool = False, engine: EngineName = "auto") -> Predictor:
+    def from_run(
+        cls, folder: str | Path, *, d4: bool = False, engine: EngineName = "auto", exact: bool = False
+    ) -> Predictor:
         """Load the model and its settings.
 
         Args:
             folder: a finished run.
             d4: see above.
             engine: "openvino", "tensorflow", or "auto": OpenVINO on a CPU where it is installed.
+            exact: compute in float32 also where the run was trained in 16 bits, as the final evaluation does.
 
         Raises:
             RunError: the folder is not a finished run, or the engine is not installed.
@@ -92,7 +95,7 @@ class Predictor:
             raise RunError(
                 f"{folder / 'calibration.json'} cannot be read ({error!r}). Train the recipe again."
             ) from error
-        return cls(open_engine(folder, engine), threshold=threshold, temperature=temperature, d4=d4)
+        return cls(open_engine(folder, engine, exact=exact), threshold=threshold, temperature=temperature, d4=d4)
 
     def predict(
         self,

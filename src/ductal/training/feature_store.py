@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ductal.errors import RecipeError
 from ductal.files import atomic_file
 from ductal.training.augment import draws, make_augment
 from ductal.training.feature_cache import CachedFeatures, plan_cuts
@@ -56,8 +58,9 @@ def prepare_features(
 ) -> StageFeatures:
     """Compute what the stages of `recipe` can train on and `folder` does not hold yet.
 
-    Where not all fits the disk budget (`BUDGET_BYTES`, and half of the free disk), the largest are left out, and
-    their stages run the frozen layers in every epoch.
+    Where not all fits the disk budget (`BUDGET_BYTES`, and half of the free disk), files of other settings are
+    deleted, then the largest are left out, those of later recipes first; the stages concerned run the frozen
+    layers in every epoch.
 
     Args:
         network: with the weights it starts from.
@@ -76,10 +79,8 @@ def prepare_features(
         return StageFeatures([None] * len(cuts), "not used")
     store = _Store(folder, network, recipe, pixels, rows, seed)
     own = {cut.name: _Need(cut, recipe.cached_views) for cut in cuts if cut is not None}
-    while own and not store.has_room(own):
-        del own[max(own, key=lambda name: store.bytes_of(own[name]))]
-    shared = _with_later(own, network, recipe, later)
-    needs = shared if store.has_room(shared) else own
+    needs = _fitting(store, own, _with_later(own, network, recipe, later))
+    own = {name: need for name, need in own.items() if name in needs}
     computed = store.fill(needs, progress)
     made = {name: store.open(need) for name, need in own.items()}
     stages = [(cut, made[cut.name]) if cut is not None and cut.name in made else None for cut in cuts]
@@ -109,10 +110,27 @@ def _with_later(
     for other in later:
         if any(getattr(other, name) != getattr(recipe, name) for name in same):
             continue
-        for cut in plan_cuts(network, other):
-            if cut is not None:
-                known = needs.get(cut.name)
-                needs[cut.name] = _Need(cut, max(other.cached_views, known.views if known else 0))
+        with suppress(RecipeError):  # said when its turn comes
+            for cut in plan_cuts(network, other):
+                if cut is not None:
+                    known = needs.get(cut.name)
+                    needs[cut.name] = _Need(cut, max(other.cached_views, known.views if known else 0))
+    return needs
+
+
+def _fitting(store: _Store, own: dict[str, _Need], wanted: dict[str, _Need]) -> dict[str, _Need]:
+    """What of `wanted` fits: what nobody wants is deleted first, then the largest are given up, `own` last."""
+    needs = dict(wanted)
+    if not store.has_room(needs):
+        store.delete_all_but(needs)
+    while not store.has_room(needs):
+        extra = [name for name, need in needs.items() if need != own.get(name)]
+        missing = {name: store.missing_bytes(needs[name]) for name in extra or needs}
+        largest = max(missing, key=lambda name: missing[name])
+        if largest in extra and largest in own:
+            needs[largest] = own[largest]
+        else:
+            del needs[largest]
     return needs
 
 
@@ -136,18 +154,28 @@ class _Store:
         count = need.views * len(self._rows["train"]) + len(self._rows["val"])
         return math.prod(need.tensor.shape[1:]) * 2 * count
 
+    def missing_bytes(self, need: _Need) -> int:
+        """How much of it is still to be written."""
+        one = math.prod(need.tensor.shape[1:]) * 2
+        return sum(
+            one * len(self._rows["val" if view is None else "train"])
+            for view in _views(need)
+            if not self._path(need, view).exists()
+        )
+
     def has_room(self, needs: dict[str, _Need]) -> bool:
         """Whether what is missing fits beside what is there."""
         self._folder.mkdir(parents=True, exist_ok=True)
         there = sum(file.stat().st_size for file in self._folder.glob("*.npy"))
-        missing = sum(
-            math.prod(need.tensor.shape[1:]) * 2 * len(self._rows["val" if view is None else "train"])
-            for need in needs.values()
-            for view in _views(need)
-            if not self._path(need, view).exists()
-        )
+        missing = sum(self.missing_bytes(need) for need in needs.values())
         free = shutil.disk_usage(self._folder).free
         return not missing or (there + missing <= BUDGET_BYTES and missing <= free // 2)
+
+    def delete_all_but(self, needs: dict[str, _Need]) -> None:
+        """Delete what other settings, seeds and augmentations have left."""
+        wanted = {self._path(need, view) for need in needs.values() for view in _views(need)}
+        for file in set(self._folder.glob("*.npy")) - wanted:
+            file.unlink(missing_ok=True)
 
     def open(self, need: _Need) -> CachedFeatures:
         *train, val = (np.load(self._path(need, view), mmap_mode="r") for view in _views(need))
@@ -180,7 +208,7 @@ class _Store:
             for name, need in needs.items():
                 path = stack.enter_context(atomic_file(self._path(need, view)))
                 shape = (len(chosen), *need.tensor.shape[1:])
-                maps[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+                maps[name] = _new_map(path, shape)
             for start in range(0, len(chosen), size):
                 part = slice(start, start + size)
                 patches = tf.constant(self._pixels[chosen[part]])
@@ -214,6 +242,15 @@ class _Store:
             content += ["augmented", self._patches["train"], augment, self._seed, view]
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return self._folder / f"{key[:32]}.npy"
+
+
+def _new_map(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A float16 memory map whose disk space is taken now: a full disk is an error here, not a crash later."""
+    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    return target
 
 
 def _views(need: _Need) -> list[int | None]:

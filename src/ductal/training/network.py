@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,22 @@ def build_network(recipe: Recipe, normalisation: Normalisation, weights_file: Pa
         raise RecipeError(
             f'backbone = "{recipe.backbone}" with weights = "imagenet" is not supported; use "random", or VGG16.'
         )
-    keras.mixed_precision.set_global_policy("float32" if recipe.precision == "auto" else recipe.precision)
+    with layers_in("float32" if recipe.precision == "auto" else recipe.precision):
+        return _build(recipe, normalisation, weights_file)
+
+
+@contextmanager
+def layers_in(precision: str) -> Iterator[None]:
+    """Layers made in the block compute in `precision`, a Keras dtype policy; the caller's policy comes back after."""
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def _build(recipe: Recipe, normalisation: Normalisation, weights_file: Path | None) -> Network:
     inputs = keras.Input((PATCH_PX, PATCH_PX, 3), dtype="uint8", name="patches")
     x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(inputs)
     if recipe.input_px != PATCH_PX:
@@ -124,13 +141,15 @@ def _head(recipe: Recipe, features: Any) -> Any:
     return keras.layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
 
 
-def to_float32(network: Network) -> None:
-    """After training: let every layer compute in float32, so that the saved model runs well on any machine.
+def to_float32(network: Network) -> keras.Model:
+    """After training: the model as it is saved, computing in float32, so that it runs well on any machine.
 
-    Weights are float32 in all mixed precisions and stay what they are. The model in memory is not to be called again.
+    Weights are float32 in all mixed precisions and stay what they are. It is not compiled: the optimizer's state
+    would triple the file.
     """
     for layer in network.model.layers:
         layer.dtype_policy = "float32"
+    return keras.Model(network.model.input, network.model.output)
 
 
 def set_trainable(network: Network, stage: Stage, recipe: Recipe) -> list[str]:

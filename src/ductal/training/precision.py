@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -20,11 +20,13 @@ import tensorflow as tf
 from ductal.errors import StorageError
 from ductal.files import write_text
 from ductal.machine import cpu
+from ductal.training.network import layers_in
 from ductal.training.recipe import Recipe
 
 WORTH = 1.1  # float32 is left only for something clearly faster
 PROBE_BATCH = 32
-_STEPS = 2
+_PROBE_PIXELS = PROBE_BATCH * 96 * 96  # larger inputs are timed in smaller batches, so that memory stays small
+_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,21 @@ class Choice:
 
     Attributes:
         precision: name of the Keras dtype policy.
-        xla: whether steps are compiled with XLA (never on a CPU, where it is several times slower).
+        xla: `jit_compile` of Keras: whether steps are compiled with XLA (never on a CPU, where it is several
+            times slower).
         images_per_second: of each candidate, training steps on random patches; empty where nothing was timed.
         reason: "recipe", "probe" or "probe, cached".
     """
 
     precision: str
-    xla: bool
+    xla: bool | Literal["auto"]
     images_per_second: dict[str, float]
     reason: str
 
     @property
     def label(self) -> str:
         """How `images_per_second` names it."""
-        return _label(self.precision, self.xla)
+        return _label(self.precision, self.xla is True)
 
 
 def choose_precision(recipe: Recipe) -> Choice:
@@ -55,17 +58,17 @@ def choose_precision(recipe: Recipe) -> Choice:
     The cache is `precision.json` in `$DUCTAL_CACHE`, else in `$XDG_CACHE_HOME/ductal`, else in `~/.cache/ductal`;
     delete it to measure again. Where it cannot be written, each training measures.
     """
-    gpu = bool(tf.config.list_physical_devices("GPU"))
     if recipe.precision != "auto":
-        return Choice(recipe.precision, gpu, {}, "recipe")
+        gpu = bool(tf.config.list_physical_devices("GPU"))
+        return Choice(recipe.precision, "auto" if gpu else False, {}, "recipe")
     key = _key(recipe)
     known = _read_cache()
     if key in known:
         return Choice(**(known[key] | {"reason": "probe, cached"}))
-    speeds = {_label(*item): _images_per_second(recipe, *item) for item in _candidates()}
+    speeds = {_label(*item): _speed_or_zero(recipe, *item) for item in _candidates()}
     choice = _best(speeds)
-    with suppress(StorageError, OSError):  # a home without room costs a few seconds a training, not the training
-        write_text(_cache_file(), json.dumps(known | {key: asdict(choice)}, indent=1))
+    with suppress(StorageError, OSError, RuntimeError):  # no home, no room: the next training measures again
+        write_text(cache_file(), json.dumps(known | {key: asdict(choice)}, indent=1))
     return choice
 
 
@@ -91,20 +94,24 @@ def _label(precision: str, xla: bool) -> str:
     return f"{precision} xla" if xla else precision
 
 
+def _speed_or_zero(recipe: Recipe, precision: str, xla: bool) -> float:
+    """0 for what this device cannot do (XLA without its compiler, too little memory): it is not chosen, no more."""
+    try:
+        return _images_per_second(recipe, precision, xla)
+    except tf.errors.OpError:
+        return 0.0
+
+
 def _images_per_second(recipe: Recipe, precision: str, xla: bool) -> float:
     """Speed of forward and backward pass of the bare backbone, all layers, after a first one that is not timed.
 
     Without the optimizer, which works in float32 in any case and would take most of the time to build.
     """
-    before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_global_policy(precision)
-    try:
-        shape = (recipe.input_px, recipe.input_px, 3)
+    shape = (recipe.input_px, recipe.input_px, 3)
+    with layers_in(precision):
         base = getattr(keras.applications, recipe.backbone)(
             include_top=False, weights=None, input_shape=shape, pooling="avg"
         )
-    finally:
-        keras.mixed_precision.set_global_policy(before)
     weights = [weight.value for weight in base.trainable_weights]
 
     @tf.function(jit_compile=xla)
@@ -113,30 +120,35 @@ def _images_per_second(recipe: Recipe, precision: str, xla: bool) -> float:
             loss = tf.reduce_mean(tf.cast(base(patches, training=True), tf.float32))
         return tf.reduce_sum([tf.reduce_sum(gradient) for gradient in tape.gradient(loss, weights)])
 
-    patches = tf.random.stateless_uniform((PROBE_BATCH, *shape), (0, 0), maxval=255.0)
+    batch = max(2, min(PROBE_BATCH, _PROBE_PIXELS // recipe.input_px**2))
+    patches = tf.random.stateless_uniform((batch, *shape), (0, 0), maxval=255.0)
     gradients(patches).numpy()  # waits for the device
-    started = time.perf_counter()
+    seconds = []
     for _ in range(_STEPS):
+        started = time.perf_counter()
         gradients(patches).numpy()
-    return _STEPS * PROBE_BATCH / (time.perf_counter() - started)
+        seconds.append(time.perf_counter() - started)
+    return batch / min(seconds)  # the least disturbed by other work on the machine
 
 
 def _key(recipe: Recipe) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     device = details.get("device_name") or str(cpu())
-    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default")
-    return f"{recipe.backbone} {recipe.input_px}px, {device}, TensorFlow {tf.__version__}, oneDNN {onednn}"
+    settings = [f"{name}={os.environ.get(name, '')}" for name in ("TF_ENABLE_ONEDNN_OPTS", "OMP_NUM_THREADS")]
+    versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}"
+    return ", ".join([f"{recipe.backbone} {recipe.input_px}px", device, versions, *settings])
 
 
-def _cache_file() -> Path:
+def cache_file() -> Path:
+    """Where choices are kept."""
     folder = os.environ.get("DUCTAL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ductal"
     return Path(folder).expanduser() / "precision.json"
 
 
 def _read_cache() -> dict[str, Any]:
     try:
-        known = json.loads(_cache_file().read_text(encoding="utf-8"))
+        known = json.loads(cache_file().read_text(encoding="utf-8"))
         return {key: item for key, item in known.items() if set(item) == set(Choice.__dataclass_fields__)}
-    except (OSError, ValueError, AttributeError, TypeError):  # none yet, or not ours
+    except (OSError, ValueError, AttributeError, TypeError, RuntimeError):  # none yet, not ours, no home
         return {}

