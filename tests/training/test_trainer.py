@@ -111,7 +111,7 @@ def test_run_record(vgg_run: Path, tiny_cohort: Cohort, split: Split) -> None:
     assert set(history.columns) >= COLUMNS
     assert history["epoch"].tolist() == [1, 2, 3, 4]
     assert history["stage"].tolist() == ["head"] * 3 + ["top4"]
-    assert history.groupby("stage")["best"].sum().tolist() == [1, 1]
+    assert history.groupby("stage")["best"].sum().tolist() == [1, 1 - len(record["stages_given_up"])]
 
 
 @needs_imagenet
@@ -122,6 +122,20 @@ def test_history_of_cached_stages_agrees_with_the_whole_network(vgg_run: Path) -
     loss = -np.log(np.where(label == 1, prob, 1 - prob)).mean()
     assert best["val_loss"] == pytest.approx(loss, rel=0.02)  # the cache is float16
     assert best["val_auc"] == pytest.approx(roc_auc_score(label, prob), abs=0.02)
+
+
+def test_a_stage_that_makes_it_worse_is_given_up(tiny_cohort: Cohort, split: Split, tmp_path: Path) -> None:
+    watch = {"early_stopping": {"monitor": "val_loss"}}
+    ruinous = stage("ruin", "all", 1, 0.9, optimizer="sgd", **watch)
+    recipe = small_recipe(stage("all", "all", 4, **watch), ruinous)
+    run = train_small(recipe, easy(tiny_cohort), split, tmp_path / "run")
+    record, history, predictions = read(run)
+    assert history.groupby("stage", sort=False)["best"].sum().tolist() == [1, 0]
+    assert record["stages_given_up"][0].startswith("Stage ruin is given up")
+    kept = history[history["best"]].iloc[-1]
+    label, prob = predictions["label"].to_numpy(), predictions["prob"].to_numpy().astype(float)
+    assert kept["stage"] == "all"
+    assert kept["val_auc"] == pytest.approx(roc_auc_score(label, prob), abs=1e-6)
 
 
 def test_history_of_the_best_epoch_is_that_of_the_finished_model(small_run: Path) -> None:

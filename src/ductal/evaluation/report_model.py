@@ -68,6 +68,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Epochs", "n/a" if history is None else str(len(history))),
         *((f"{name.removesuffix('_seconds').replace('_', ' ').capitalize()} time", duration(float(value)))
           for name, value in timings.items() if isinstance(value, int | float)),
+        ("Stages given up", " ".join(record.get("stages_given_up") or ["none"])),
         ("Device", str(record.get("device", "n/a"))),
         ("Precision", str(record.get("precision", "n/a"))),
         ("Seed", str(record.get("seed", "n/a"))),

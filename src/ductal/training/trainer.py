@@ -49,6 +49,7 @@ class _Job:
     progress: TrainingProgress
     history: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -146,6 +147,7 @@ def train(
         "test_opened": 0,
         "evaluated_on": [],
         "alarms": job.alarms,
+        "stages_given_up": job.given_up,
         "parameters": {
             "total": int(network.model.count_params()),
             "trainable_last_stage": int(sum(np.prod(w.shape) for w in network.model.trainable_weights)),
@@ -222,6 +224,7 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         if row["epoch"] < planned:
             job.progress.begin(f"{stage.name} epoch {row['epoch'] + 1}/{planned}", feed.steps, recipe.batch_size)
 
+    before = network.model.get_weights()
     record = EpochRecord(
         stage=stage.name, feed=feed, val_inputs=val_inputs, val_rows=val_rows,
         val_labels=job.labels["val"], first_epoch=first_epoch, on_row=on_row,
@@ -234,14 +237,27 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         shuffle=False,  # the feed shuffles
         callbacks=[record, *stage_callbacks(stage), BatchTicks(job.progress.tick)],
     )
-    _close_stage(job, stage, record.rows)
+    _close_stage(job, stage, record.rows, before)
 
 
-def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]]) -> None:
-    """Mark the epoch whose weights EarlyStopping kept, and raise the alarm when it is a collapsed one."""
+def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]], before: list[np.ndarray]) -> None:
+    """Mark the epoch whose weights EarlyStopping kept, and raise the alarm when it is a collapsed one.
+
+    A stage none of whose epochs reached the one kept before it is given up: the weights `before` come back.
+    """
     monitor = stage.early_stopping.monitor
     sign = -1.0 if monitor == "val_loss" else 1.0
     best = max(rows, key=lambda row: sign * row[monitor])
+    kept = next((row for row in reversed(job.history) if row["best"]), None)
+    job.history.extend(rows)
+    if kept is not None and not sign * best[monitor] >= sign * kept[monitor]:  # nan is worse, too
+        job.network.model.set_weights(before)
+        job.given_up.append(
+            f"Stage {stage.name} is given up: its best {monitor} is {best[monitor]:.4f}, and {kept[monitor]:.4f} "
+            f"was reached in stage {kept['stage']}, whose weights are kept."
+        )
+        job.progress.note(job.given_up[-1])
+        return
     best["best"] = True
     if best["collapsed"]:
         job.alarms.append(
@@ -249,7 +265,6 @@ def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]]) -> None:
             "Try a lower learning rate, more epochs or class_weights = true."
         )
         job.progress.warn(job.alarms[-1])
-    job.history.extend(rows)
 
 
 def _write_run(
