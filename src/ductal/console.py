@@ -78,6 +78,7 @@ def quiet_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # looks for CUDA, and says so
+        tf.get_logger().setLevel("ERROR")  # retracing, which each new stage means, is no news to a user
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
