@@ -92,7 +92,8 @@ def conventional(recipe: Recipe, folder: Path) -> dict[str, Any]:
     network = usual_network(recipe)
     for stage in recipe.stages:
         set_trainable(network, stage, recipe)
-        network.model.compile(keras.optimizers.Adam(stage.learning_rate), "binary_crossentropy", ["accuracy"])
+        adam = keras.optimizers.Adam(stage.learning_rate)
+        network.model.compile(adam, "binary_crossentropy", metrics=["accuracy"])
         network.model.fit(train, epochs=stage.epochs, callbacks=[Watch()], verbose=0)
     return {
         "seconds": time.perf_counter() - started,
