@@ -71,7 +71,7 @@ def doctor() -> None:
         )  # fmt: skip
     console.print(speeds)
     if any("cached" in speed.choice.reason for speed in diagnosis.speeds):
-        say(console, f"Timed on another day; to time anew, delete {cache_file()}")
+        say(console, f"Some speeds were timed earlier; to time them anew, delete {cache_file()}")
     say(console, "Forward and backward pass. Stages with frozen layers are faster; the optimizer costs a little.")
     for advice in diagnosis.advice or ["Nothing to change."]:
         say(console, f"- {advice}")

@@ -83,8 +83,8 @@ def _advice(processor: Cpu, memory: int | None, has_gpu: bool) -> list[str]:
         advice.append("There is an NVIDIA driver, but TensorFlow uses no GPU: pip install 'tensorflow[and-cuda]'.")
     elif not has_gpu and not processor.has_bfloat16:
         advice.append(
-            "This processor has no bfloat16 arithmetic (AVX512-BF16 or AMX). One that has trains VGG16 about "
-            "three times faster; a GPU trains everything faster."
+            "This processor has no bfloat16 arithmetic (AVX512-BF16 or AMX). One that has trains VGG16 "
+            "clearly faster, and a GPU everything."
         )
     if not has_gpu and not is_installed():
         advice.append("Predictions run faster with OpenVINO: pip install 'ductal[openvino]'.")

@@ -1,6 +1,6 @@
 """`precision = "auto"`: a few timed steps decide whether a backbone trains in float32 or in 16 bits on this machine.
 
-bfloat16 makes VGG16 several times faster on a CPU with AVX512-BF16 or AMX, and EfficientNet (depthwise
+bfloat16 makes VGG16 clearly faster on a CPU with AVX512-BF16 or AMX, and EfficientNet (depthwise
 convolutions) slower on the very same one; without such instructions it is slower throughout. So it is measured.
 """
 
