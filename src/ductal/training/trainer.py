@@ -24,6 +24,7 @@ from ductal.files import atomic_folder, scratch_folder
 from ductal.inference.predictor import predict_in_order
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed, stage_callbacks
+from ductal.training.fast_layers import make_fast, make_plain
 from ductal.training.feature_cache import CachedFeatures, CachedFeed
 from ductal.training.feature_store import StageFeatures, prepare_features
 from ductal.training.network import PATCH_PX, Network, Normalisation, build_network, set_trainable, to_float32
@@ -112,6 +113,7 @@ def train(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
+    make_fast(network.model)
     job = _Job(recipe, cohort, rows, seed, network, choice, progress)
     with ExitStack() as stack:
         scratch = features_folder or stack.enter_context(scratch_folder(Path(out).parent / "features"))
@@ -122,6 +124,7 @@ def train(
         frozen_seconds = time.perf_counter() - began
         for stage, cached in zip(recipe.stages, features.stages, strict=True):
             _train_stage(job, stage, cached)
+    make_plain(network.model)
     model = to_float32(network)
     probs = predict_in_order(model, cohort.pixels, rows["val"])
     if is_collapsed(probs):
