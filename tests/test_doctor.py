@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ductal import doctor, machine
 from ductal.cli import app
-from ductal.machine import Cpu, cpu, memory_bytes
+from ductal.machine import Cpu, available_cores, cpu, memory_bytes, thread_limit
 from ductal.training.precision import Choice
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe
 
@@ -101,3 +101,16 @@ def test_memory_is_what_a_container_may_use(
     found = memory_bytes()
     assert found is not None
     assert found == expected if expected else found > 1048576
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", None), ("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1)]
+)
+def test_threads_are_what_a_container_s_share_is_good_for(
+    quota: str, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "cpu.max")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert thread_limit() == expected
+    assert available_cores() == (expected or 64)

@@ -51,6 +51,9 @@ def doctor() -> None:
     """What this machine offers, how fast each recipe trains on it, and what would make it faster."""
     from rich.table import Column, Table
 
+    from ductal.console import quiet_tensorflow
+
+    quiet_tensorflow()  # before anything imports TensorFlow, which talks
     from ductal.doctor import examine
     from ductal.training.precision import cache_file
 

@@ -18,6 +18,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ductal.machine import thread_limit
+
 _WIDTH_OF_A_LOG = 140
 SECONDS_A_LINE = 30.0
 
@@ -65,13 +67,17 @@ def _plain_lines(console: Console, what: str, unit: str) -> Callable[[int, int |
 
 
 def quiet_tensorflow() -> None:
-    """Import TensorFlow, with oneDNN and with its start-up messages kept off the terminal.
+    """Import TensorFlow, with oneDNN, as many threads as are worth it, and its start-up messages off the terminal.
 
     Some of them are written straight to the file descriptor, before any setting is read. What goes wrong is
     also raised as an exception, which is not affected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # TensorFlow's default on some CPUs only
+    limit = thread_limit()
+    if limit is not None:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(limit))
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(limit))
     terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

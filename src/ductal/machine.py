@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from dataclasses import dataclass
@@ -43,8 +44,21 @@ def cpu() -> Cpu:
 
 
 def available_cores() -> int:
-    """Cores this process may run on, which on a shared machine are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use, which on a shared machine or in a container are fewer than there are."""
+    visible = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(visible, thread_limit() or visible)
+
+
+def thread_limit() -> int | None:
+    """How many threads a container's share of processor time is good for; None where there is no such limit.
+
+    Libraries count the cores that they see: in a container that may use two of 64, 64 threads wait for each other.
+    """
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
 
 
 def memory_bytes() -> int | None:

@@ -87,7 +87,7 @@ def test_run_folder_is_complete(vgg_run: Path, tiny_cohort: Cohort, split: Split
     assert predictions["label"].tolist() == tiny_cohort.labels[rows].tolist()
     assert predictions["prob"].dtype == np.float32
     again = Predictor.from_run(vgg_run).predict(tiny_cohort.pixels, rows)
-    np.testing.assert_allclose(again, predictions["prob"], atol=1e-5)
+    np.testing.assert_allclose(again, predictions["prob"], atol=1e-3)  # those were made of float16 activations
 
 
 @needs_imagenet

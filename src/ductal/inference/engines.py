@@ -20,6 +20,7 @@ import numpy as np
 
 from ductal.errors import RunError, StorageError
 from ductal.files import atomic_folder
+from ductal.machine import thread_limit
 
 EngineName = Literal["auto", "openvino", "tensorflow"]
 IR_FOLDER = "openvino"
@@ -62,7 +63,9 @@ class OpenVINOEngine:
     def __init__(self, model: Any, *, exact: bool = True) -> None:
         import openvino
 
-        settings = {"PERFORMANCE_HINT": "THROUGHPUT"} | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {})
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
+        settings |= {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}
+        settings |= {"INFERENCE_NUM_THREADS": limit} if (limit := thread_limit()) else {}
         self._compiled = openvino.Core().compile_model(model, "CPU", settings)
         self._requests = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.precision = str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())

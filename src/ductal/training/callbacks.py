@@ -35,7 +35,7 @@ def is_collapsed(probs: np.ndarray) -> bool:
 
 
 class EpochRecord(keras.callbacks.Callback):
-    """Predicts the validation patches in order after each epoch and writes one history row.
+    """Predicts the validation patches in order after each epoch, keeps that (`probs`) and writes one history row.
 
     It must stand first in the list: EarlyStopping and ReduceLROnPlateau read what it adds to `logs`.
 
@@ -65,6 +65,7 @@ class EpochRecord(keras.callbacks.Callback):
         self.val_inputs, self.val_rows, self.val_labels = val_inputs, val_rows, val_labels
         self.first_epoch = first_epoch
         self.rows: list[dict[str, Any]] = []
+        self.probs: list[np.ndarray] = []
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
@@ -98,6 +99,7 @@ class EpochRecord(keras.callbacks.Callback):
             "collapsed": is_collapsed(probs),
         }
         self.rows.append(row)
+        self.probs.append(probs)
         if self.on_row:
             self.on_row(row)
 

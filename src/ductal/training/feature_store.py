@@ -30,6 +30,7 @@ from ductal.training.network import Network
 from ductal.training.recipe import Recipe
 
 BUDGET_BYTES = 20 * 1024**3
+_FORWARD_PIXELS = 256 * 96 * 96  # of a batch: large enough to use the processor well, small enough for its memory
 FIRST_VIEW = 1_000_000  # view numbers share the key space of epochs, far above any epoch
 
 
@@ -202,7 +203,7 @@ class _Store:
         numbers = None if view is None else draws(self._seed, FIRST_VIEW + view, len(chosen))
         forward = self._forward(needs)
         augment = make_augment(self._recipe.augment)
-        size = self._recipe.batch_size
+        size = max(8, min(256, _FORWARD_PIXELS // self._recipe.input_px**2))
         with ExitStack() as stack:
             maps = {}
             for name, need in needs.items():

@@ -21,7 +21,6 @@ from ductal.data.split import Split
 from ductal.errors import DataError
 from ductal.evaluation.metrics import best_threshold
 from ductal.files import atomic_folder, scratch_folder
-from ductal.inference.predictor import predict_in_order
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed, stage_callbacks
 from ductal.training.fast_layers import make_fast, make_plain
@@ -51,6 +50,8 @@ class _Job:
     history: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    # Of the epoch whose weights are kept, in the training's precision; the final evaluation predicts in float32.
+    val_probs: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -126,8 +127,7 @@ def train(
             _train_stage(job, stage, cached)
     make_plain(network.model)
     model = to_float32(network)
-    probs = predict_in_order(model, cohort.pixels, rows["val"])
-    if is_collapsed(probs):
+    if is_collapsed(job.val_probs):
         job.alarms.append(
             "At 0.5 the finished model puts nearly every validation patch into one class: it has not learned, "
             "or its probabilities are far off."
@@ -157,7 +157,7 @@ def train(
         },
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return _write_run(Path(out), model, job, split, record, probs)
+    return _write_run(Path(out), model, job, split, record)
 
 
 def _choose(recipe: Recipe, progress: TrainingProgress) -> Choice:
@@ -240,16 +240,17 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         shuffle=False,  # the feed shuffles
         callbacks=[record, *stage_callbacks(stage), BatchTicks(job.progress.tick)],
     )
-    _close_stage(job, stage, record.rows, before)
+    _close_stage(job, stage, record, before)
 
 
-def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]], before: list[np.ndarray]) -> None:
+def _close_stage(job: _Job, stage: Stage, record: EpochRecord, before: list[np.ndarray]) -> None:
     """Mark the epoch whose weights EarlyStopping kept, and raise the alarm when it is a collapsed one.
 
     A stage none of whose epochs reached the one kept before it is given up: the weights `before` come back.
     """
     monitor = stage.early_stopping.monitor
     sign = -1.0 if monitor == "val_loss" else 1.0
+    rows = record.rows
     best = max(rows, key=lambda row: sign * row[monitor])
     kept = next((row for row in reversed(job.history) if row["best"]), None)
     job.history.extend(rows)
@@ -262,6 +263,7 @@ def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]], before: li
         job.progress.note(job.given_up[-1])
         return
     best["best"] = True
+    job.val_probs = record.probs[rows.index(best)]
     if best["collapsed"]:
         job.alarms.append(
             f"Stage {stage.name}: predictions collapsed, nearly every validation patch falls in one class. "
@@ -270,13 +272,11 @@ def _close_stage(job: _Job, stage: Stage, rows: list[dict[str, Any]], before: li
         job.progress.warn(job.alarms[-1])
 
 
-def _write_run(
-    out: Path, model: keras.Model, job: _Job, split: Split, record: dict[str, Any], probs: np.ndarray
-) -> Path:
+def _write_run(out: Path, model: keras.Model, job: _Job, split: Split, record: dict[str, Any]) -> Path:
     labels = job.labels["val"]
     calibration = {
         "temperature": 1.0,
-        "threshold": best_threshold(labels, probs),
+        "threshold": best_threshold(labels, job.val_probs),
         "threshold_rule": "maximises balanced accuracy on validation patients",
         "labels": LABELS,
         "patch_size": PATCH_PX,
@@ -288,5 +288,5 @@ def _write_run(
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
         pd.DataFrame(job.history).to_csv(folder / "history.csv", index=False)
-        save_predictions(folder, "val", job.cohort, job.rows["val"], probs)
+        save_predictions(folder, "val", job.cohort, job.rows["val"], job.val_probs)
     return out
