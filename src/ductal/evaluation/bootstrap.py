@@ -195,7 +195,7 @@ def patient_intervals(
         draws.weights,
         None if stratum is None else np.asarray(stratum),
     )
-    rests_on = _patients_of(labels, group, len(names))
+    rests_on = patients_of(labels, group, len(names))
     for name, metrics in found.items():
         block[name] = {
             metric: draws.interval(values, patches=len(labels), rests_on=rests_on[metric])
@@ -210,7 +210,7 @@ def patient_intervals(
     return block | {"patients_of": rests_on}
 
 
-def _patients_of(truth: Bools, group: Ints, patients: int) -> dict[str, int]:
+def patients_of(truth: Bools, group: Ints, patients: int) -> dict[str, int]:
     """How many patients each metric rests on: a patient without IDC says nothing about recall."""
     with_idc = int((np.bincount(group[truth], minlength=patients) > 0).sum())
     with_other = int((np.bincount(group[~truth], minlength=patients) > 0).sum())
