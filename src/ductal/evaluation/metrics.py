@@ -110,12 +110,17 @@ def per_patient_metrics(
     ]
     columns = ["patient", *binary_metrics([], [])]
     table = pd.DataFrame(rows, columns=columns)
+    return table, patient_means(table)
+
+
+def patient_means(table: pd.DataFrame) -> dict[str, float]:
+    """Macro means of a table with one row a patient, and over how many patients each was taken."""
     means: dict[str, float] = {"patients": len(table)}
     for metric in PATIENT_METRICS:
         defined = table[metric].dropna().astype(float)
         means[metric] = float(defined.mean()) if len(defined) else float("nan")
         means[f"{metric}_patients"] = len(defined)
-    return table, means
+    return means
 
 
 def best_threshold(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
