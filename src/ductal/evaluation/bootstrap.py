@@ -5,10 +5,10 @@ that resamples them is far too narrow. Patients are drawn instead, with all thei
 bootstrap; Field & Welsh 2007, J. R. Stat. Soc. B 69:369).
 
 **Which interval.** Percentile intervals are too short with few clusters, and BCa does not mend it: on
-simulated cohorts of 20 patients both covered 89 to 92 % instead of 95 % (docs/evaluation.md). Taken here is the
+simulated cohorts of 20 patients they covered 89 to 93 % instead of 95 % (docs/evaluation.md). Taken here is the
 bootstrap standard error on the logit scale with a t quantile: ``logit(m) +- t(df) SE sqrt(P / (P - 1))``.
 The logit keeps the limits inside 0 and 1 and makes the distribution near symmetric (for the ROC AUC see
-Pepe 2003, The Statistical Evaluation of Medical Tests, 5.2.4). ``sqrt(P / (P - 1))`` and t correct for a
+Pepe 2003, The Statistical Evaluation of Medical Tests). ``sqrt(P / (P - 1))`` and t correct for a
 variance estimated from P patients (Hesterberg 2015, Am. Stat. 69:371). The degrees of freedom are those
 that the kurtosis of the patients' influence leaves (Satterthwaite 1946, Biometrics Bull. 2:110; for clustered
 data Pan & Wall 2002, Stat. Med. 21:1429): a figure that hangs on a few large patients gets a wider interval.
