@@ -119,6 +119,7 @@ def test_folds_become_one_row_and_their_models_are_compared(tmp_path: Path) -> N
     html = write_comparison_report(tmp_path / "out", folders, "Folds").read_text()
     assert "Folds pooled:" in html
     assert "folds 0, 1, 2 pooled" in html
+    assert "Only 18 of 162 patients of the cohort are in the pooled folds." in html
     assert "each fold" in html
     assert not (tmp_path / "out" / "figures" / "roc_pr.png").exists()
 

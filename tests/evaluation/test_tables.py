@@ -143,3 +143,12 @@ def test_without_intervals_the_caption_says_so(folders: list[Path]) -> None:
 
 def test_a_single_run_has_no_differences(folders: list[Path]) -> None:
     assert difference_rows(leaderboard(folders[:1])) == []
+
+
+def test_where_a_control_is_best_its_differences_are_listed_once(tmp_path: Path) -> None:
+    runs = [
+        fake.make_run(tmp_path / "a", "model", skill=1.0),
+        fake.make_run(tmp_path / "b", "mean-colour", skill=3.0, control=True),
+    ]
+    found = difference_rows(leaderboard(runs))
+    assert [row[:2] for row in found] == [["model", "mean-colour (the best)"]]

@@ -132,6 +132,10 @@ def warnings_of(runs: Sequence[RunRecord], rows: pd.DataFrame) -> list[tuple[str
         )
     if "note" in rows:
         found.append(("Different runs", "Some rows were measured on other data: see the column Note."))
+    incomplete = [run for run in runs if run.pooled and _tested(run) < run.run["cohort"].get("n_patients", 0)]
+    if incomplete:
+        tested, of = _tested(incomplete[0]), incomplete[0].run["cohort"]["n_patients"]
+        found.append(("Folds are missing", f"Only {tested} of {of} patients of the cohort are in the pooled folds."))
     opened = max(int(run.run.get("test_opened", 0)) for run in runs)
     if opened > 1:
         found.append(("Test patients were opened more than once", f"Up to {opened} times. {_OPENED}"))
@@ -159,6 +163,11 @@ def _why_validation(runs: Sequence[RunRecord]) -> str:
     if any(count.get("patches") for count in counts):
         return "Not every run was evaluated on the test patients."
     return "This cohort has no test patients."
+
+
+def _tested(run: RunRecord) -> int:
+    """How many patients pooled folds have tested."""
+    return sum(counts["patients"] for counts in run.run["split"]["counts"].values())
 
 
 def _audit(run: RunRecord) -> dict[str, Any]:
