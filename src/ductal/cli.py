@@ -215,8 +215,9 @@ def evaluate(
     d4: D4 = False,
 ) -> None:
     """Final evaluation of a run: metrics, figures and report; opens the test patients and counts it."""
-    from ductal.evaluation.compare import leaderboard, to_rich_table
+    from ductal.evaluation.compare import leaderboard
     from ductal.evaluation.evaluate import evaluate as evaluate_run
+    from ductal.evaluation.tables import to_rich_table
 
     console = make_console()
     patches, split = _data_of(run_folder, cohort)

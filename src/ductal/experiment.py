@@ -18,10 +18,11 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import check_split_settings, make_split
 from ductal.errors import DuctalError, RecipeError, StorageError
-from ductal.evaluation.compare import leaderboard, to_csv, to_markdown, to_rich_table
+from ductal.evaluation.compare import leaderboard
 from ductal.evaluation.controls import CONTROLS
 from ductal.evaluation.evaluate import evaluate_control
 from ductal.evaluation.report import write_comparison_report
+from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
 from ductal.experiment_data import audited, open_cohort
 from ductal.files import write_text
 from ductal.training.isolated import train_isolated

@@ -12,6 +12,9 @@ import pandas as pd
 from ductal.evaluation import figures
 from ductal.evaluation.metrics import best_threshold, evaluate_predictions
 
+# As many as the intervals need, and enough for a permutation test that can find something.
+MANY = tuple(str(number) for number in range(9300, 9320))
+
 
 def make_run(
     folder: Path,
@@ -22,11 +25,13 @@ def make_run(
     parts: tuple[str, ...] = ("val", "test"),
     patients: tuple[str, ...] = ("8863", "8914", "9022", "9175", "9250", "9257"),
     draw: bool = False,
+    noise: int = 0,
     **changes: Any,
 ) -> Path:
-    """Write a run folder; `skill` sets how far apart the classes' logits are, `changes` go into run.json."""
+    """Write a run folder; `skill` sets how far apart the classes' logits are, `noise` draws the model's own
+    errors (0: none of its own), `changes` go into run.json."""
     (folder / "predictions").mkdir(parents=True)
-    tables = {part: predictions(part, skill, patients) for part in parts}
+    tables = {part: predictions(part, skill, patients, noise) for part in parts}
     threshold = best_threshold(tables["val"]["label"], tables["val"]["prob"])
     metrics = {part: evaluate_predictions(table, threshold) for part, table in tables.items()}
     for part, table in tables.items():
@@ -41,12 +46,14 @@ def make_run(
     return folder
 
 
-def predictions(part: str, skill: float, patients: tuple[str, ...]) -> pd.DataFrame:
+def predictions(part: str, skill: float, patients: tuple[str, ...], noise: int = 0) -> pd.DataFrame:
     """60 patches a patient; the patches and labels depend on `part` only."""
     rng = np.random.default_rng(["val", "test"].index(part))
     n = 60 * len(patients)
     label = (rng.random(n) < 0.284).astype("int8")
     logit = skill * (label - 0.45) + rng.normal(size=n)
+    if noise:
+        logit += np.random.default_rng(noise).normal(0, 0.5, n)
     patient = np.repeat(patients, 60)
     return pd.DataFrame(
         {

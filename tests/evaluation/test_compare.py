@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
@@ -10,20 +9,11 @@ from pathlib import Path
 
 import fake_runs as fake
 import numpy as np
-import pandas as pd
 import pytest
-from rich.console import Console
 
 from ductal.errors import RunError
-from ductal.evaluation.compare import (
-    duration,
-    leaderboard,
-    load_run,
-    show,
-    to_csv,
-    to_markdown,
-    to_rich_table,
-)
+from ductal.evaluation.compare import leaderboard
+from ductal.evaluation.tables import to_markdown
 
 
 @pytest.fixture
@@ -84,27 +74,6 @@ def test_runs_of_other_data_are_refused_or_noted(folders, tmp_path, change, reas
     assert "Note" in to_markdown(rows.reset_index())
 
 
-@pytest.mark.parametrize("missing", ["run.json", "metrics.json", "history.csv", "predictions"])
-def test_an_incomplete_run_is_refused(tmp_path: Path, missing: str) -> None:
-    folder = fake.make_run(tmp_path / "run")
-    path = folder / missing
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(RunError):
-        load_run(folder)
-
-
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="There is no run folder"):
-        load_run(tmp_path / "absent")
-    folder = fake.make_run(tmp_path / "run")
-    for broken in ("[]", "{", "{}"):
-        (folder / "run.json").write_text(broken)
-        with pytest.raises(RunError):
-            load_run(folder)
-    with pytest.raises(RunError, match="no run to compare"):
-        leaderboard([])
-
-
 def test_reading_a_run_does_not_load_tensorflow(folders: list[Path]) -> None:
     before = "tensorflow" in sys.modules
     leaderboard(folders)
@@ -122,39 +91,78 @@ def test_a_cohort_without_patient_ids_counts_none(tmp_path: Path) -> None:
     assert "patients" not in to_markdown(rows).split("; track")[0].rsplit("\n", 1)[1]
 
 
-def test_markdown_is_one_table_row_a_run_and_escapes_bars(tmp_path: Path) -> None:
-    text = to_markdown(leaderboard([fake.make_run(tmp_path / "run", "a|b<script>")]))
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == 3
-    assert r"a\|b&lt;script>" in lines[2]
-    assert "track patch-only" in text
-    assert "360 patches of 6 test patients" in text
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twenty patients: a model, one that differs from it by chance only, a weak one and two controls."""
+    out = tmp_path_factory.mktemp("many")
+    made = {
+        "strong": {"skill": 3.0, "noise": 1},
+        "twin": {"skill": 2.95, "noise": 2},
+        "weak": {"skill": 1.0},
+        "mean-colour": {"skill": 2.0, "control": True},
+        "majority": {"skill": 0.0, "control": True},
+    }
+    return [fake.make_run(out / name, name, patients=fake.MANY, **how) for name, how in made.items()]
 
 
-def test_csv_reads_back(folders: list[Path]) -> None:
-    rows = leaderboard(folders)
-    again = pd.read_csv(io.StringIO(to_csv(rows)))
-    assert np.allclose(again["roc_auc"], rows["roc_auc"])
-    assert list(again.columns) == list(rows.columns)
+def test_every_metric_has_its_interval_beside_it(many: list[Path]) -> None:
+    row = leaderboard(many).set_index("name").loc["strong"]
+    metrics = json.loads((many[0] / "metrics.json").read_text())["test"]
+    for column, point in (("roc_auc", "at_threshold"), ("f1", "at_threshold"), ("brier", "at_0.5")):
+        assert [row[f"{column}_low"], row[f"{column}_high"]] == metrics["intervals"][point][column]
+    assert [row["recall_at_0.5_low"], row["recall_at_0.5_high"]] == metrics["intervals"]["at_0.5"]["recall"]
+    assert row["patient_balanced_accuracy_low"] < row["patient_balanced_accuracy"]
 
 
-def test_the_terminal_table_fits_80_columns_and_takes_names_literally(tmp_path: Path) -> None:
-    rows = leaderboard([fake.make_run(tmp_path / "run", "[red]efficientnetb3-scratch")])
-    console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(to_rich_table(rows))
-    text = console.export_text()
-    assert "[red]" in text
-    assert f"{rows['roc_auc'][0]:.3f}" in text
-    assert all(len(line) <= 80 for line in text.splitlines())
+def test_differences_are_called_real_or_unclear(many: list[Path]) -> None:
+    rows = leaderboard(many).set_index("name")
+    first, second = rows.index[:2]
+    assert {first, second} == {"strong", "twin"}
+    assert rows["to_best"].to_dict() == {
+        first: "best",
+        second: "unclear",
+        "mean-colour": "lower",
+        "weak": "lower",
+        "majority": "lower",
+    }
+    assert rows["to_control"][[first, second, "mean-colour", "weak"]].tolist() == [
+        "higher",
+        "higher",
+        "control",
+        "lower",
+    ]
+    for metric in ("roc_auc", "balanced_accuracy"):
+        gained = rows[metric] - rows.loc[first, metric]
+        assert np.allclose(rows[f"{metric}_minus_best"].drop(first), gained.drop(first))
+        assert np.isnan(rows.loc[first, f"{metric}_minus_best"])
+        low, high = rows[f"{metric}_minus_best_low"], rows[f"{metric}_minus_best_high"]
+        assert ((low < gained) & (gained < high)).drop(first).all()
+    assert (rows["roc_auc_minus_control_p"].drop("mean-colour") > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.84, "0.8 s"), (42, "42 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+def test_one_run_is_compared_with_nobody(many: list[Path]) -> None:
+    assert "to_best" not in leaderboard(many[:1])
+    assert "to_control" not in leaderboard(many[:2])
 
 
-def test_undefined_is_shown_as_such() -> None:
-    assert show("roc_auc", float("nan")) == "n/a"
-    assert show("parameters", 14_780_481.0) == "14,780,481"
+def test_runs_of_an_older_version_have_no_intervals_and_are_still_compared(many, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(many[0], old)
+    metrics = json.loads((old / "metrics.json").read_text())
+    for part in ("val", "test"):
+        del metrics[part]["intervals"]
+    (old / "metrics.json").write_text(json.dumps(metrics))
+    rows = leaderboard([old, *many[2:]])
+    row = rows.set_index("name").loc["strong"]
+    assert np.isnan(row["roc_auc_low"])
+    assert rows["to_best"].tolist() == ["best", "lower", "lower", "lower"]
+
+
+def test_without_patients_or_on_other_patches_nothing_is_compared(tmp_path: Path, many: list[Path]) -> None:
+    unknown = [fake.make_run(tmp_path / name, name, patients=("",)) for name in ("a", "b")]
+    assert leaderboard(unknown)["to_best"].tolist() == ["best", "n/a"]
+    other = fake.make_run(tmp_path / "other", "other", patients=("1", "2"), skill=0.5)
+    rows = leaderboard([*many[:3], other], allow_different=True).set_index("name")
+    assert rows.loc["other", "to_best"] == "n/a"
+    assert rows.loc["weak", "to_best"] == "lower"
+    assert np.isnan(rows.loc["other", "roc_auc_minus_best"])

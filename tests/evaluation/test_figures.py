@@ -126,6 +126,18 @@ def test_leaderboard_bars(tmp_path: Path, n: int) -> None:
         figures.leaderboard_bars(rows.iloc[:0], tmp_path / "g.png")
 
 
+def test_leaderboard_bars_draw_the_intervals_that_there_are(tmp_path: Path) -> None:
+    rows = pd.DataFrame([{"name": name, "control": False, **binary_metrics(Y, P)} for name in "ab"])
+    plain = check(figures.leaderboard_bars(rows, tmp_path / "f.png"))
+    for metric in ("roc_auc", "balanced_accuracy"):
+        rows[f"{metric}_low"], rows[f"{metric}_high"] = [0.3, np.nan], [0.999, np.nan]
+    drawn = check(figures.leaderboard_bars(rows, tmp_path / "f.png"))
+    # The bar's blue at 35 % on white.
+    bar = np.array([165, 207, 231])
+    assert (np.abs(drawn.astype(int) - bar).max(axis=-1) < 6).sum() > 1000
+    assert (np.abs(plain.astype(int) - bar).max(axis=-1) < 6).sum() < 100
+
+
 def test_drawing_leaves_nothing_global(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     figures.confusion(Y, P, 0.5, tmp_path / "f.png")

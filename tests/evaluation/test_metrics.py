@@ -199,5 +199,17 @@ def test_evaluate_predictions_has_both_operating_points() -> None:
     assert block["at_threshold"]["recall"] == 1
     assert block["per_patient"]["recall"] == 1
     assert block["threshold"] == 0.25
+    assert block["intervals"]["patients"] == 2  # too few for an interval, and says so
+    assert block["intervals"]["at_threshold"] == {}
     with pytest.raises(RunError, match="more than once"):
         evaluate_predictions(pd.concat([table, table]), 0.5)
+
+
+def test_intervals_lie_around_the_metrics_they_belong_to() -> None:
+    cohort = _cohort(900).assign(patient=lambda table: [f"p{i % 15}" for i in table.index])
+    rng = np.random.default_rng(1)
+    probs = np.clip(0.25 + 0.4 * cohort["label"] + rng.normal(0, 0.2, 900), 0, 1).astype("float32")
+    block = evaluate_predictions(cohort.assign(prob=probs), 0.4)
+    for point in ("at_0.5", "at_threshold", "per_patient"):
+        for metric, (low, high) in block["intervals"][point].items():
+            assert low < block[point][metric] < high, (point, metric)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from ductal.errors import RunError
 from ductal.evaluation.compare import leaderboard
 from ductal.evaluation.report import verdict, write_comparison_report, write_run_report
+from ductal.evaluation.tables import cell
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -97,7 +99,10 @@ def test_it_says_the_result_the_cohort_the_audit_and_the_settings(comparison: Pa
         "Six models & more",
         "Best of 2 models: Vgg16 Full, fine-tuned",
         "on 360 patches of 6 test patients",
-        "It beats the best control model, mean-colour",
+        "It is above the best control model, mean-colour",
+        "on these patients that may be chance",
+        "No intervals: 6 patients are fewer than the 10 that they need.",
+        "Differences Model Against ROC AUC p",
         "18,537 patches of 162 patients",
         "Split “published”",
         "The image is not 50 x 50 px",
@@ -167,6 +172,55 @@ def test_a_model_below_the_controls_is_called_that(tmp_path: Path) -> None:
     control = fake.make_run(tmp_path / "control", "mean-colour", skill=2.0, control=True)
     assert "does not beat the best control model, mean-colour" in verdict(leaderboard([model, control]))
     assert "ROC AUC" in verdict(leaderboard([control]))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twenty patients: two seeds of one recipe, and a control that is worse."""
+    out = tmp_path_factory.mktemp("many")
+    return [
+        fake.make_run(out / "a", "vgg16-full", skill=3.0, noise=1, patients=fake.MANY),
+        fake.make_run(out / "b", "vgg16-full", skill=3.0, noise=2, patients=fake.MANY, seed=7),
+        fake.make_run(out / "c", "mean-colour", skill=1.5, control=True, patients=fake.MANY),
+    ]
+
+
+def test_intervals_differences_and_seeds_are_shown_and_explained(tmp_path: Path, many: list[Path]) -> None:
+    page = read(write_comparison_report(tmp_path, many, "t"))
+    best = leaderboard(many).iloc[0].to_dict()
+    for words in (
+        f"{cell(best, 'roc_auc')} and balanced accuracy {cell(best, 'balanced_accuracy')} on 1,200 patches",
+        f"It beats the best control model, mean-colour (ROC AUC {leaderboard(many)['roc_auc'].iloc[2]:.3f}), by +0.",
+        "95 % intervals over patients",
+        "its 95% interval over 20 patients (2,000 draws",
+        "mean-colour (the best control)",
+        "exchanges the two models' predictions patient by patient",
+        "Several seeds Model Seeds",
+        "7, 42",
+        "mean (lowest to highest)",
+    ):
+        assert words in page.text, words
+    run = json.loads((many[0] / "metrics.json").read_text())["test"]
+    low, high = run["intervals"]["per_patient"]["brier"]
+    assert f"{run['per_patient']['brier']:.3f} ({low:.3f} to {high:.3f})" in page.text
+
+
+def test_a_run_of_an_older_version_is_told_to_be_evaluated_again(tmp_path: Path) -> None:
+    folder = fake.make_run(tmp_path / "old")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for part in ("val", "test"):
+        del metrics[part]["intervals"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    page = read(write_run_report(folder))
+    assert "No intervals: this run was evaluated before they existed." in page.text
+    assert re.search(r"ROC AUC 0\.\d{3}", page.text)
+
+
+def test_without_patients_nothing_is_called_better_than_the_control(tmp_path: Path) -> None:
+    model = fake.make_run(tmp_path / "model", "model", skill=3.0, patients=("",))
+    control = fake.make_run(tmp_path / "control", "mean-colour", skill=0.5, control=True, patients=("",))
+    assert "cannot be said without patients" in verdict(leaderboard([model, control]))
+    assert "some patches do not say whose they are" in read(write_run_report(model)).text
 
 
 def test_models_are_in_the_order_of_the_leaderboard(comparison: Page) -> None:

@@ -2,110 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from ductal.errors import RunError
-
-Part = Literal["val", "test"]
-PART_WORDS = {"val": "validation", "test": "test"}
-AT_THRESHOLD = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
-
-# Column of the leaderboard, its heading for readers, and the short one of the terminal's narrow table.
-HEADINGS: tuple[tuple[str, str, str], ...] = (
-    ("name", "Model", "Model"),
-    ("roc_auc", "ROC AUC", "AUC"),
-    ("balanced_accuracy", "Balanced accuracy", "Bal. acc."),
-    ("f1", "F1", "F1"),
-    ("accuracy", "Accuracy", "Acc."),
-    ("precision", "Precision", ""),
-    ("recall", "Recall", "Recall"),
-    ("specificity", "Specificity", "Spec."),
-    ("average_precision", "Average precision", ""),
-    ("threshold", "Threshold", ""),
-    ("balanced_accuracy_at_0.5", "Balanced accuracy at 0.5", ""),
-    ("f1_at_0.5", "F1 at 0.5", ""),
-    ("accuracy_at_0.5", "Accuracy at 0.5", ""),
-    ("brier", "Brier", ""),
-    ("parameters", "Parameters", ""),
-    ("epochs", "Epochs", ""),
-    ("train_seconds", "Training time", "Training"),
-    ("note", "Note", "Note"),
+from ductal.evaluation.bootstrap import Resampling
+from ductal.evaluation.differences import (
+    COMPARED,
+    Difference,
+    Patches,
+    Scored,
+    corrected,
+    difference,
+    resampled,
 )
+from ductal.evaluation.folds import pool_folds
+from ductal.evaluation.runs import PART_WORDS, Part, RunRecord, load_run
 
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A finished run as its folder tells it.
-
-    Attributes:
-        folder: the run folder.
-        run: run.json.
-        metrics: metrics.json; a block for "val" and, where test patients were opened, "test".
-        history: history.csv; None for a control model.
-    """
-
-    folder: Path
-    run: dict[str, Any]
-    metrics: dict[str, Any]
-    history: pd.DataFrame | None
-
-    @property
-    def name(self) -> str:
-        """The recipe's or control's name."""
-        return str(self.run["name"])
-
-    @property
-    def title(self) -> str:
-        """One line that says what it is."""
-        return str(self.run.get("recipe", {}).get("title") or self.name)
-
-    @property
-    def control(self) -> bool:
-        """Whether it is a control model."""
-        return bool(self.run.get("control", False))
-
-    @property
-    def parts(self) -> list[Part]:
-        """The parts of the split it was evaluated on, validation first."""
-        return [part for part in ("val", "test") if part in self.metrics]
-
-    def predictions(self, part: Part) -> pd.DataFrame:
-        """Columns patch_id, patient, label, prob of one part. Raises RunError when they cannot be read."""
-        path = self.folder / "predictions" / f"{part}.parquet"
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read ({error}). Evaluate the run again.") from error
-
-
-def load_run(folder: str | Path) -> RunRecord:
-    """Read a finished run.
-
-    Raises:
-        RunError: the folder is missing, is no run, was not evaluated, or lacks a file.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise RunError(f"There is no run folder {folder}. Name a folder below runs/.")
-    run = _read_json(folder / "run.json", "so this is no finished run: train it again")
-    metrics = _read_json(folder / "metrics.json", "so the run was not evaluated: run `ductal evaluate` on it")
-    if not isinstance(run.get("name"), str) or "cohort" not in run or "val" not in metrics:
-        raise RunError(f"{folder} holds no complete run: its name, cohort or validation metrics are missing.")
-    record = RunRecord(folder, run, metrics, None if run.get("control") else _read_history(folder))
-    for part in record.parts:
-        if not (folder / "predictions" / f"{part}.parquet").is_file():
-            raise RunError(f"{folder} lacks the predictions for the {part} part. Evaluate the run again.")
-    return record
+AT_THRESHOLD = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
+NO_THRESHOLD = ("roc_auc", "average_precision", "brier")
 
 
 def leaderboard(
@@ -114,7 +35,8 @@ def leaderboard(
     """One row a run, control models included, sorted by ROC AUC on `part` (the best first).
 
     ROC AUC decides because it depends on no threshold. Columns without a suffix are taken at the
-    threshold chosen on validation patients; those ending in ``_at_0.5`` at 0.5.
+    threshold chosen on validation patients; those ending in ``_at_0.5`` at 0.5. Folds of one k-fold
+    split are pooled into one row (`ductal.evaluation.folds`).
 
     Args:
         folders: run folders.
@@ -123,15 +45,25 @@ def leaderboard(
         allow_different: compare runs of other patches or splits too, and say so in a `note` column.
 
     Returns:
-        Columns name, title, control, track, part, patches, patients, prevalence, roc_auc,
-        average_precision, brier, threshold, AT_THRESHOLD at both thresholds,
-        patient_balanced_accuracy (macro mean), parameters, epochs, train_seconds and perhaps note.
+        Columns name (told apart where two runs have one), recipe, seed, settings (equal for runs that differ in
+        their seed only), title, control, track, part, patches, patients, prevalence, threshold, NO_THRESHOLD,
+        AT_THRESHOLD at both thresholds, patient_balanced_accuracy (macro mean), parameters, epochs,
+        train_seconds and perhaps note. Each metric has ``<metric>_low`` and ``<metric>_high``, its 95 %
+        interval over patients, nan where there is none. With two runs or more, ``to_best`` and ``to_control``
+        say whether the ROC AUC is really higher or lower than that of the first row and of the best control
+        ("unclear" where chance explains it), and ``<metric>_minus_best`` (and ``_low``, ``_high``, ``_p``) by
+        how much, for the metrics COMPARED; see `ductal.evaluation.differences`.
 
     Raises:
         RunError: no run, an incomplete one, one that was not evaluated on `part`, or (unless
             allowed) runs of another cohort, split or set of patches.
     """
-    return ranked([load_run(folder) for folder in folders], part, allow_different=allow_different)[0]
+    return ranked(load_runs(folders), part, allow_different=allow_different)[0]
+
+
+def load_runs(folders: Iterable[str | Path]) -> list[RunRecord]:
+    """Read finished runs, with folds of one k-fold split pooled. Raises RunError as `load_run` and `pool_folds`."""
+    return pool_folds([load_run(folder) for folder in folders])
 
 
 def ranked(
@@ -160,89 +92,22 @@ def ranked(
             )
         rows["note"] = differences
     rows = rows.sort_values(["roc_auc", "name"], ascending=[False, True])
-    return rows.reset_index(drop=True), [runs[index] for index in rows.index]
-
-
-def to_csv(rows: pd.DataFrame) -> str:
-    """All columns with full precision."""
-    return rows.to_csv(index=False)
-
-
-def to_markdown(rows: pd.DataFrame) -> str:
-    """A GitHub table of the readers' columns, and a line that says what it was measured on."""
-    shown = [(column, heading) for column, heading, _ in HEADINGS if column in rows]
-    lines = [
-        "| " + " | ".join(heading for _, heading in shown) + " |",
-        "|" + "|".join("---" if _is_text(column) else "---:" for column, _ in shown) + "|",
-    ]
-    for row in rows.to_dict("records"):
-        # A bar inside a cell would start another column; markup would be rendered.
-        cells = [
-            show(column, row[column]).replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
-            for column, _ in shown
-        ]
-        if row["control"]:
-            cells[0] += " (control)"
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", caption(rows)]) + "\n"
-
-
-def to_rich_table(rows: pd.DataFrame) -> Table:
-    """The most telling columns, for a terminal; control models are dim."""
-    shown = [(column, short) for column, _, short in HEADINGS if short and column in rows]
-    title = f"Leaderboard, {PART_WORDS[rows['part'].iloc[0]]} patients"
-    table = Table(title=title, caption=caption(rows), box=box.SIMPLE_HEAD, collapse_padding=True)
-    for column, heading in shown:
-        text = _is_text(column)
-        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
-    for row in rows.to_dict("records"):
-        # Text, not str: names are not markup.
-        cells = [Text(show(column, row[column])) for column, _ in shown]
-        table.add_row(*cells, style="dim" if row["control"] else None)
-    return table
-
-
-def caption(rows: pd.DataFrame) -> str:
-    """What a leaderboard was measured on, its track, and how it is sorted, in plain words."""
-    first = rows.iloc[0]
-    word = PART_WORDS[first["part"]]
-    of_patients = f" of {first['patients']:,} {word} patients" if first["patients"] else ""
-    return (
-        f"{first['patches']:,} {'' if of_patients else word + ' '}patches{of_patients}, "
-        f"{_percent(first['prevalence'])} IDC; track {first['track']}; sorted by ROC AUC. "
-        "Classes are called at the threshold that each model got on validation patients, "
-        "unless a column says 0.5."
-    )
-
-
-def show(column: str, value: Any) -> str:
-    """A cell as readers see it."""
-    if isinstance(value, str):
-        return value
-    if value is None or np.isnan(value):
-        return "n/a"
-    if column == "train_seconds":
-        return duration(float(value))
-    if column in ("parameters", "epochs", "patches", "patients", "n", "tp", "fp", "tn", "fn"):
-        return f"{int(value):,}"
-    return f"{value:.3f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 0.8 s, 42 s, 3 min 20 s, 2 h 05 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    order = list(rows.index)
+    rows = rows.reset_index(drop=True)
+    if len(rows) > 1:
+        rows = _against_references(rows, [tables[index] for index in order])
+    return rows, [runs[index] for index in order]
 
 
 def _row(run: RunRecord, part: Part, table: pd.DataFrame) -> dict[str, Any]:
     block = run.metrics[part]
     chosen, plain = block["at_threshold"], block["at_0.5"]
-    return {
+    intervals = block.get("intervals") or {}  # runs of an older version have none
+    row = {
         "name": run.name,
+        "recipe": run.name,
+        "seed": run.run.get("seed"),
+        "settings": _settings(run),
         "title": run.title,
         "control": run.control,
         "track": "patch-only",
@@ -250,17 +115,103 @@ def _row(run: RunRecord, part: Part, table: pd.DataFrame) -> dict[str, Any]:
         "patches": len(table),
         "patients": int((table["patient"].drop_duplicates() != "").sum()),
         "prevalence": _float(chosen["prevalence"]),
-        "roc_auc": _float(chosen["roc_auc"]),
-        "average_precision": _float(chosen["average_precision"]),
-        "brier": _float(chosen["brier"]),
+        **_with_interval({name: chosen[name] for name in NO_THRESHOLD}, intervals.get("at_threshold")),
         "threshold": _float(block["threshold"]),
-        **{metric: _float(chosen[metric]) for metric in AT_THRESHOLD},
-        **{f"{metric}_at_0.5": _float(plain[metric]) for metric in AT_THRESHOLD},
-        "patient_balanced_accuracy": _float(block["per_patient"].get("balanced_accuracy")),
+        **_with_interval({name: chosen[name] for name in AT_THRESHOLD}, intervals.get("at_threshold")),
+    }
+    at_half = _with_interval({name: plain[name] for name in AT_THRESHOLD}, intervals.get("at_0.5"), "_at_0.5")
+    macro = {"balanced_accuracy": block["per_patient"].get("balanced_accuracy")}
+    return {
+        **row,
+        **at_half,
+        **{f"patient_{name}": value for name, value in _with_interval(macro, intervals.get("per_patient")).items()},
         "parameters": _float((run.run.get("parameters") or {}).get("total")) if not run.control else np.nan,
         "epochs": np.nan if run.history is None else float(len(run.history)),
         "train_seconds": _float(run.run.get("timings", {}).get("train_seconds")),
     }
+
+
+def _settings(run: RunRecord) -> str:
+    """Equal for runs that differ in their seed only; a seed divides k folds anew, which is part of its doing."""
+    split = "folds" if run.pooled else run.run.get("split", {}).get("id")
+    same = [run.name, run.run.get("recipe"), run.run["cohort"].get("fingerprint"), split, run.run.get("profile")]
+    return hashlib.sha1(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _with_interval(
+    values: Mapping[str, Any], intervals: Mapping[str, Any] | None, suffix: str = ""
+) -> dict[str, float]:
+    columns = {}
+    for name, value in values.items():
+        low, high = (intervals or {}).get(name) or (None, None)
+        columns[f"{name}{suffix}"] = _float(value)
+        columns[f"{name}{suffix}_low"], columns[f"{name}{suffix}_high"] = _float(low), _float(high)
+    return columns
+
+
+def _against_references(rows: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Add how every row differs from the first one and from the best control, as `leaderboard` says."""
+    patches, models = _aligned(tables)
+    controls = [index for index in rows.index[rows["control"].astype(bool)] if models[index] is not None]
+    references = {"best": 0} | ({"control": controls[0]} if controls else {})
+    pairs: dict[tuple[int, int], dict[str, Difference]] = {}
+    if patches is not None:
+        draws = Resampling(patches.patients)
+        drawn = [None if model is None else resampled(patches, model, draws) for model in models]
+        wanted = sorted({(index, other) for index in rows.index for other in references.values() if index != other})
+        for first, second in wanted:
+            one, two = models[first], models[second]
+            if one is not None and two is not None:
+                metrics = (drawn[first] or {}, drawn[second] or {})
+                pairs[first, second] = difference(patches, one, two, draws, metrics)
+        pairs = dict(zip(pairs, corrected(list(pairs.values())), strict=True))
+    for name, reference in references.items():
+        found = [pairs.get((index, reference)) for index in rows.index]
+        words = [_word(pair) for pair in found]
+        words[reference] = name
+        rows = pd.concat([rows.assign(**{f"to_{name}": words}), _columns(found, name)], axis=1)
+    return rows
+
+
+def _columns(pairs: Sequence[dict[str, Difference] | None], reference: str) -> pd.DataFrame:
+    columns: dict[str, list[float]] = {}
+    for metric in COMPARED:
+        found = [None if pair is None else pair[metric] for pair in pairs]
+        name = f"{metric}_minus_{reference}"
+        columns[name] = [_float(one and one.value) for one in found]
+        for end, suffix in enumerate(("low", "high")):
+            columns[f"{name}_{suffix}"] = [_float(one and one.interval and one.interval[end]) for one in found]
+        columns[f"{name}_p"] = [_float(one and one.p) for one in found]
+    return pd.DataFrame(columns)
+
+
+def _word(pair: dict[str, Difference] | None) -> str:
+    if pair is None or np.isnan(pair["roc_auc"].p):
+        return "n/a"
+    if not pair["roc_auc"].real:
+        return "unclear"
+    return "higher" if pair["roc_auc"].value > 0 else "lower"
+
+
+def _aligned(tables: Sequence[pd.DataFrame]) -> tuple[Patches | None, list[Scored | None]]:
+    """All runs' scores in the order of the first one's patches; None for a run of other patches.
+
+    Without patient ids nothing can be drawn or exchanged, so there are no patches to compare on.
+    """
+    key = ["patch_id", "patient", "label", "fold"]
+    first = tables[0].sort_values("patch_id", ignore_index=True)
+    if (first["patient"] == "").any():
+        return None, [None] * len(tables)
+    group, names = pd.factorize(first["patient"])
+    stratum = first["fold"].to_numpy(np.intp) if first["fold"].nunique() > 1 else None
+    patches = Patches(first["label"].to_numpy().astype(bool), group.astype(np.intp), len(names), stratum)
+    models: list[Scored | None] = []
+    for each in tables:
+        table = each.sort_values("patch_id", ignore_index=True)
+        scores = table["prob"].to_numpy(np.float64)
+        same = len(table) == len(first) and all((table[name] == first[name]).all() for name in key)
+        models.append(Scored(scores, scores >= table["threshold"].to_numpy(np.float64)) if same else None)
+    return patches, models
 
 
 def _differences(runs: Sequence[RunRecord], tables: Sequence[pd.DataFrame]) -> list[str]:
@@ -287,31 +238,5 @@ def _distinct_names(runs: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({type(error).__name__}), {otherwise}.") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} holds no record, {otherwise}.")
-    return content
-
-
-def _read_history(folder: Path) -> pd.DataFrame:
-    path = folder / "history.csv"
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({type(error).__name__}): train the run again.") from error
-
-
-def _is_text(column: str) -> bool:
-    return column in ("name", "note")
-
-
 def _float(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _percent(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.1%}"

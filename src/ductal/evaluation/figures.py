@@ -218,11 +218,11 @@ def sample_patches(
 
 
 def leaderboard_bars(rows: pd.DataFrame, path: Path) -> Path:
-    """Balanced accuracy and ROC AUC of each model as dots; control models are hollow.
+    """Balanced accuracy and ROC AUC of each model as dots with 95 % intervals; control models are hollow.
 
     Args:
         rows: as from `ductal.evaluation.compare.leaderboard`: columns name, control,
-            balanced_accuracy, roc_auc; the first row is drawn on top.
+            balanced_accuracy, roc_auc, and perhaps each one's _low and _high; the first row is drawn on top.
         path: the PNG to write.
 
     Raises:
@@ -240,30 +240,36 @@ def leaderboard_bars(rows: pd.DataFrame, path: Path) -> Path:
         (right, "roc_auc", "ROC AUC"),
     ):
         values = rows[column].to_numpy(dtype=float)
+        low, high = (
+            rows[f"{column}_{end}"].to_numpy(dtype=float) if f"{column}_{end}" in rows else np.full(len(rows), np.nan)
+            for end in ("low", "high")
+        )
         ax.hlines(heights, 0.5, np.maximum(values, 0), color="#cccccc", linewidth=1)
+        ax.hlines(heights, low, high, color=BLUE, alpha=0.35, linewidth=4)
         ax.scatter(values[~control], heights[~control], color=BLUE, s=48, zorder=3)
         ax.scatter(values[control], heights[control], facecolor="white", edgecolor=BLUE, s=48, zorder=3)
-        for value, height in zip(values, heights, strict=True):
+        for value, top, height in zip(values, high, heights, strict=True):
             shown = "undefined" if np.isnan(value) else f"{value:.3f}"
-            at = 0.5 if np.isnan(value) else value
+            at = 0.5 if np.isnan(value) else np.fmax(value, top)
             ax.annotate(
                 shown, (at, height), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9
             )
-        lowest = np.nanmin(values) if np.isfinite(values).any() else 0.5
+        lowest = np.nanmin(np.fmin(values, low)) if np.isfinite(values).any() else 0.5
         # Room on the right for the number beside a dot at 1.0.
-        low = min(0.48, lowest - 0.03)
-        ax.set_xlim(low, 1.0 + 0.17 * (1.0 - low))
-        ax.set_xticks(np.arange(np.ceil(low * 10) / 10, 1.01, 0.1))
+        left_end = min(0.48, lowest - 0.03)
+        ax.set_xlim(left_end, 1.0 + 0.17 * (1.0 - left_end))
+        ax.set_xticks(np.arange(np.ceil(left_end * 10) / 10, 1.01, 0.1))
         ax.set_title(title, fontsize=11)
         tidy(ax)
         ax.grid(visible=False, axis="y")
     names = [short(name, 40) for name in rows["name"]]
     left.set_yticks(heights, names)
     left.set_ylim(-0.6, len(rows) - 0.4)
-    if control.any():
-        figure.supxlabel(
-            "hollow: control models, which see colours or nothing at all", fontsize=9, color=GREY
-        )
+    legend = ["hollow: control models, which see colours or nothing at all"] if control.any() else []
+    if "roc_auc_low" in rows and rows["roc_auc_low"].notna().any():
+        legend.append("bars: 95 % intervals over patients")
+    if legend:
+        figure.supxlabel("; ".join(legend), fontsize=9, color=GREY)
     return save(figure, path)
 
 

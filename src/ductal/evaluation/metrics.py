@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ductal.errors import RunError
+from ductal.evaluation.bootstrap import patient_intervals
 
 PATIENT_METRICS = (
     "accuracy",
@@ -109,12 +110,17 @@ def per_patient_metrics(
     ]
     columns = ["patient", *binary_metrics([], [])]
     table = pd.DataFrame(rows, columns=columns)
+    return table, patient_means(table)
+
+
+def patient_means(table: pd.DataFrame) -> dict[str, float]:
+    """Macro means of a table with one row a patient, and over how many patients each was taken."""
     means: dict[str, float] = {"patients": len(table)}
     for metric in PATIENT_METRICS:
         defined = table[metric].dropna().astype(float)
         means[metric] = float(defined.mean()) if len(defined) else float("nan")
         means[f"{metric}_patients"] = len(defined)
-    return table, means
+    return means
 
 
 def best_threshold(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
@@ -158,19 +164,24 @@ def evaluate_predictions(table: pd.DataFrame, threshold: float) -> dict[str, Any
         threshold: the operating point chosen on validation patients.
 
     Returns:
-        ``{"at_0.5": {...}, "at_threshold": {...}, "per_patient": {...}, "threshold": float}``;
-        `per_patient` is taken at the chosen threshold.
+        ``{"at_0.5": {...}, "at_threshold": {...}, "per_patient": {...}, "threshold": float, "intervals": {...}}``;
+        `per_patient` is taken at the chosen threshold, `intervals` is as from `patient_intervals`.
 
     Raises:
         RunError: a patch occurs twice, or as `binary_metrics`.
     """
     _refuse_duplicates(table, "the evaluated table")
-    y, p = table["label"].to_numpy(), table["prob"].to_numpy()
+    y, p, patient = (table[name].to_numpy() for name in ("label", "prob", "patient"))
+    each, means = per_patient_metrics(y, p, patient, threshold)
+    # In float64, as `binary_metrics` compares: a float32 probability would round the threshold.
+    scores = p.astype(np.float64)
+    called = {"at_0.5": scores >= 0.5, "at_threshold": scores >= threshold}
     return {
         "at_0.5": binary_metrics(y, p, 0.5),
         "at_threshold": binary_metrics(y, p, threshold),
-        "per_patient": per_patient_metrics(y, p, table["patient"].to_numpy(), threshold)[1],
+        "per_patient": means,
         "threshold": float(threshold),
+        "intervals": patient_intervals(y, p, called, patient, each),
     }
 
 

@@ -10,8 +10,26 @@ import pandas as pd
 
 from ductal.data.quality import RULES
 from ductal.evaluation import figures
-from ductal.evaluation.compare import HEADINGS, PART_WORDS, RunRecord, caption, load_run, ranked, show
+from ductal.evaluation.compare import load_runs, ranked
 from ductal.evaluation.report_model import METRICS, flat, inline, model_section
+from ductal.evaluation.runs import PART_WORDS, RunRecord, load_run
+from ductal.evaluation.tables import (
+    DIFFERENCE_HEADINGS,
+    DIFFERENCES_SAY,
+    HEADINGS,
+    SEED_HEADINGS,
+    SEEDS_SAY,
+    TEXTS,
+    WITH_INTERVAL,
+    caption,
+    cell,
+    difference_rows,
+    interval_words,
+    p_equals,
+    seed_rows,
+    show,
+    signed,
+)
 from ductal.files import write_text
 
 
@@ -28,7 +46,7 @@ def write_run_report(run_folder: Path) -> Path:
     run = load_run(run_folder)
     rows, _ = ranked([run])
     path = run.folder / "report.html"
-    context = _shared(f"Run {run.name}", [run], rows) | {"runs": [model_section(run)], "comparison": {}}
+    context = _shared(f"Run {run.name}", [run], rows) | {"runs": [model_section(run)]} | _ALONE
     write_text(path, _render(context))
     return path
 
@@ -53,19 +71,21 @@ def write_comparison_report(
         RunError: as `ductal.evaluation.compare.leaderboard`.
         StorageError: the disk refused the write.
     """
-    rows, runs = ranked([load_run(folder) for folder in run_folders], allow_different=allow_different)
-    tables = [run.predictions(rows["part"].iloc[0]) for run in runs]
+    rows, runs = ranked(load_runs(run_folders), allow_different=allow_different)
+    part = rows["part"].iloc[0]
+    # Pooled folds have no common scale along which one curve could be drawn.
+    single = [(name, run.predictions(part)) for name, run in zip(rows["name"], runs, strict=True) if not run.pooled]
     scores: list[figures.Scores] = [
-        (name, table["label"].to_numpy(), table["prob"].to_numpy())
-        for name, table in zip(rows["name"], tables, strict=True)
+        (name, table["label"].to_numpy(), table["prob"].to_numpy()) for name, table in single
     ]
-    drawn = {
-        "leaderboard": figures.leaderboard_bars(rows, out / "figures" / "leaderboard.png"),
-        "roc_pr": figures.roc_pr(scores, out / "figures" / "roc_pr.png"),
-    }
+    drawn = {"leaderboard": figures.leaderboard_bars(rows, out / "figures" / "leaderboard.png")}
+    if scores:
+        drawn["roc_pr"] = figures.roc_pr(scores, out / "figures" / "roc_pr.png")
     context = _shared(title, runs, rows) | {
         "runs": [model_section(run) for run in runs if not run.control],
         "comparison": {name: inline(path) for name, path in drawn.items()},
+        "differences": {"headings": DIFFERENCE_HEADINGS, "rows": difference_rows(rows), "says": DIFFERENCES_SAY},
+        "seeds": {"headings": SEED_HEADINGS, "rows": seed_rows(rows), "says": SEEDS_SAY},
     }
     path = out / "report.html"
     write_text(path, _render(context))
@@ -73,23 +93,28 @@ def write_comparison_report(
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """The result in plain words: the best model, on whom, and whether it beats the control models."""
+    """The result in plain words: the best model, on whom, and whether it really beats the control models."""
     is_control = rows["control"].astype(bool)
     models, controls = rows[~is_control], rows[is_control]
-    best = (models if len(models) else rows).iloc[0]
+    best = (models if len(models) else rows).iloc[0].to_dict()
     patients = f" of {best['patients']:,} {PART_WORDS[best['part']]} patients" if best["patients"] else ""
     lead = f"Best of {len(models)} models: {best['title']}" if len(models) > 1 else str(best["title"])
     text = (
-        f"{lead}. ROC AUC {show('', best['roc_auc'])} and balanced accuracy "
-        f"{show('', best['balanced_accuracy'])} on {best['patches']:,} patches{patients}."
+        f"{lead}. ROC AUC {cell(best, 'roc_auc')} and balanced accuracy "
+        f"{cell(best, 'balanced_accuracy')} on {best['patches']:,} patches{patients}."
     )
     if not len(models) or not len(controls):
         return text
     control = controls.iloc[0]
     against = f"the best control model, {control['name']} (ROC AUC {show('', control['roc_auc'])})"
-    if best["roc_auc"] > control["roc_auc"]:
-        return f"{text} It beats {against}."
-    return f"{text} It does not beat {against}: nothing beyond colour was learned here."
+    if not best["roc_auc"] > control["roc_auc"]:
+        return f"{text} It does not beat {against}: nothing beyond colour was learned here."
+    if best.get("to_control", "n/a") == "n/a":
+        return f"{text} It is above {against}; whether by more than chance cannot be said without patients."
+    by = f"by {signed(best, 'roc_auc_minus_control')}, p {p_equals(best['roc_auc_minus_control_p'])}"
+    if best["to_control"] == "higher":
+        return f"{text} It beats {against}, {by}."
+    return f"{text} It is above {against}, {by}: on these patients that may be chance."
 
 
 def warnings_of(runs: Sequence[RunRecord], rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -107,12 +132,18 @@ def warnings_of(runs: Sequence[RunRecord], rows: pd.DataFrame) -> list[tuple[str
         )
     if "note" in rows:
         found.append(("Different runs", "Some rows were measured on other data: see the column Note."))
+    incomplete = [run for run in runs if run.pooled and _tested(run) < run.run["cohort"].get("n_patients", 0)]
+    if incomplete:
+        tested, of = _tested(incomplete[0]), incomplete[0].run["cohort"]["n_patients"]
+        found.append(("Folds are missing", f"Only {tested} of {of} patients of the cohort are in the pooled folds."))
     opened = max(int(run.run.get("test_opened", 0)) for run in runs)
     if opened > 1:
         found.append(("Test patients were opened more than once", f"Up to {opened} times. {_OPENED}"))
     return found
 
 
+# What a report of one run leaves out.
+_ALONE: dict[str, Any] = {"comparison": {}, "differences": {"rows": []}, "seeds": {"rows": []}}
 _SYNTHETIC = (
     "These patches were drawn by a program, not taken from patients. The figures show that the software "
     "works; they are no results about cancer."
@@ -132,6 +163,11 @@ def _why_validation(runs: Sequence[RunRecord]) -> str:
     if any(count.get("patches") for count in counts):
         return "Not every run was evaluated on the test patients."
     return "This cohort has no test patients."
+
+
+def _tested(run: RunRecord) -> int:
+    """How many patients pooled folds have tested."""
+    return sum(counts["patients"] for counts in run.run["split"]["counts"].values())
 
 
 def _audit(run: RunRecord) -> dict[str, Any]:
@@ -162,14 +198,20 @@ def _shared(title: str, runs: Sequence[RunRecord], rows: pd.DataFrame) -> dict[s
 
 def _board(rows: pd.DataFrame) -> dict[str, Any]:
     shown = [(column, heading) for column, heading, _ in HEADINGS if column in rows]
-    text = ("name", "note")
     return {
-        "headings": [(heading, column in text) for column, heading in shown],
+        "headings": [(heading, column in TEXTS) for column, heading in shown],
         "rows": [
             {
                 "control": row["control"],
                 "title": row["title"],
-                "cells": [(show(column, row[column]), column in text) for column, _ in shown],
+                "cells": [
+                    (
+                        show(column, row[column]),
+                        column in TEXTS,
+                        interval_words(row, column) if column in WITH_INTERVAL else "",
+                    )
+                    for column, _ in shown
+                ],
             }
             for row in rows.to_dict("records")
         ],

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ductal.errors import RunError
-from ductal.evaluation.compare import PART_WORDS, Part, RunRecord, duration, show
-from ductal.evaluation.metrics import per_patient_metrics
+from ductal.evaluation.folds import each_patient
+from ductal.evaluation.runs import PART_WORDS, Part, RunRecord
+from ductal.evaluation.tables import duration, interval_words, show
 
 # metrics.json's key, the name in the report, and what it means in one sentence.
 METRICS: tuple[tuple[str, str, str], ...] = (
@@ -41,7 +42,7 @@ def model_section(run: RunRecord) -> dict[str, Any]:
     pictures = [
         (text, inline(run.folder / "figures" / f"{name}.png"))
         for name, text in FIGURES
-        if (run.folder / "figures" / f"{name}.png").is_file()
+        if not run.pooled and (run.folder / "figures" / f"{name}.png").is_file()
     ]
     part = run.parts[-1]
     return {
@@ -49,6 +50,7 @@ def model_section(run: RunRecord) -> dict[str, Any]:
         "title": run.title,
         "anchor": f"run-{run.folder.name}",
         "figures": pictures,
+        "pooled": run.pooled,
         "tables": [_metrics_table(part, run.metrics[part]) for part in run.parts],
         "alarms": record.get("alarms", []),
         "facts": _facts(run),
@@ -80,16 +82,22 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 def _metrics_table(part: Part, block: Mapping[str, Any]) -> dict[str, Any]:
     macro = block["per_patient"]
+    intervals = block.get("intervals") or {}  # runs of an older version have none
+
+    def cell(point: str, key: str) -> tuple[str, str]:
+        low, high = (intervals.get(point) or {}).get(key) or (None, None)
+        bounds = "" if low is None else interval_words({"m_low": low, "m_high": high}, "m")
+        return show(key, block[point].get(key)), bounds
+
     return {
         "part": PART_WORDS[part],
-        "threshold": show("threshold", block["threshold"]),
+        "threshold": "each fold's threshold" if block["threshold"] is None else show("", block["threshold"]),
         "patients": macro.get("patients", 0),
+        "says": _intervals_say(intervals),
         "rows": [
             (
                 name,
-                show(key, block["at_0.5"][key]),
-                show(key, block["at_threshold"][key]),
-                show(key, macro.get(key)),
+                *(cell(point, key) for point in ("at_0.5", "at_threshold", "per_patient")),
                 show("patients", macro.get(f"{key}_patients", 0)),
             )
             for key, name, _ in METRICS
@@ -97,11 +105,25 @@ def _metrics_table(part: Part, block: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _intervals_say(intervals: Mapping[str, Any]) -> str:
+    """What stands below a table of metrics about its intervals, or why there are none."""
+    if not intervals:
+        return "No intervals: this run was evaluated before they existed. Evaluate it again to get them."
+    if intervals["patches_without_patient"]:
+        return "No intervals: they are taken over patients, and some patches do not say whose they are."
+    least = intervals["minimum_patients"]
+    if intervals["patients"] < least:
+        return f"No intervals: {intervals['patients']} patients are fewer than the {least} that they need."
+    return (
+        f"Below each figure: its {intervals['level']:.0%} interval over {intervals['patients']} patients "
+        f"({intervals['replicates']:,} draws of patients with all their patches). It is left out where a figure is "
+        f"undefined, or rests on fewer than {least} patients."
+    )
+
+
 def _patient_rows(run: RunRecord, part: Part) -> list[list[str]]:
     """One row a patient at the chosen threshold; the worst balanced accuracy first."""
-    table = run.predictions(part)
-    threshold = float(run.metrics[part]["threshold"])
-    each, _ = per_patient_metrics(table["label"], table["prob"], table["patient"], threshold)
+    each = each_patient(run.predictions(part))
     each = each.sort_values(["balanced_accuracy", "patient"], na_position="last")
     keys = ("n", "prevalence", "recall", "specificity", "balanced_accuracy", "roc_auc")
     return [[row["patient"], *(show(key, row[key]) for key in keys)] for row in each.to_dict("records")]

@@ -1,0 +1,112 @@
+"""A finished run as its folder tells it, read without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from ductal.errors import RunError
+
+Part = Literal["val", "test"]
+PART_WORDS = {"val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run as its folder tells it.
+
+    Attributes:
+        folder: the run folder.
+        run: run.json.
+        metrics: metrics.json; a block for "val" and, where test patients were opened, "test".
+        history: history.csv; None for a control model.
+    """
+
+    folder: Path
+    run: dict[str, Any]
+    metrics: dict[str, Any]
+    history: pd.DataFrame | None
+
+    @property
+    def name(self) -> str:
+        """The recipe's or control's name."""
+        return str(self.run["name"])
+
+    @property
+    def title(self) -> str:
+        """One line that says what it is."""
+        return str(self.run.get("recipe", {}).get("title") or self.name)
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a control model."""
+        return bool(self.run.get("control", False))
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it stands for several runs, of a fold each."""
+        return False
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of the split it was evaluated on, validation first."""
+        return [part for part in ("val", "test") if part in self.metrics]
+
+    def predictions(self, part: Part) -> pd.DataFrame:
+        """What the model said of every patch of one part.
+
+        Returns:
+            Columns patch_id, patient, label, prob; `threshold`, from which on a patch is called IDC; and `fold`,
+            which is 0 unless folds were pooled.
+
+        Raises:
+            RunError: they cannot be read.
+        """
+        path = self.folder / "predictions" / f"{part}.parquet"
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}). Evaluate the run again.") from error
+        return table.assign(threshold=float(self.metrics[part]["threshold"]), fold=0)
+
+
+def load_run(folder: str | Path) -> RunRecord:
+    """Read a finished run.
+
+    Raises:
+        RunError: the folder is missing, is no run, was not evaluated, or lacks a file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"There is no run folder {folder}. Name a folder below runs/.")
+    run = _read_json(folder / "run.json", "so this is no finished run: train it again")
+    metrics = _read_json(folder / "metrics.json", "so the run was not evaluated: run `ductal evaluate` on it")
+    if not isinstance(run.get("name"), str) or "cohort" not in run or "val" not in metrics:
+        raise RunError(f"{folder} holds no complete run: its name, cohort or validation metrics are missing.")
+    record = RunRecord(folder, run, metrics, None if run.get("control") else _read_history(folder))
+    for part in record.parts:
+        if not (folder / "predictions" / f"{part}.parquet").is_file():
+            raise RunError(f"{folder} lacks the predictions for the {part} part. Evaluate the run again.")
+    return record
+
+
+def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({type(error).__name__}), {otherwise}.") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds no record, {otherwise}.")
+    return content
+
+
+def _read_history(folder: Path) -> pd.DataFrame:
+    path = folder / "history.csv"
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({type(error).__name__}): train the run again.") from error
