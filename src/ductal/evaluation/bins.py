@@ -1,0 +1,90 @@
+"""Equal-mass bins, and the share of something within a bin with an interval that knows of patients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from ductal.evaluation.arrays import Ints, patient_numbers
+
+
+class Share(NamedTuple):
+    """A share and its confidence interval; nan where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+def equal_mass_bins(values: npt.ArrayLike, bins: int) -> Ints:
+    """Number each value's bin so that bins hold about the same number of values, shape (n,).
+
+    Equal values share a bin, that of their middle rank, so the result does not depend on the order of
+    rows. Where many are equal, bins are uneven and there are fewer of them; none is empty.
+
+    Args:
+        values: shape (n,), not nan.
+        bins: how many are wanted.
+
+    Returns:
+        0 for the lowest bin and so on, without gaps; distinct values get at most `bins` of them.
+    """
+    _, where, sizes = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    if not where.size:
+        return np.empty(0, dtype=np.intp)
+    below = np.cumsum(sizes) - sizes
+    wanted = bins * (2 * below + sizes) // (2 * where.size)  # integers: no rounding at a border
+    return np.unique(wanted, return_inverse=True)[1][where]
+
+
+def clustered_share(hit: npt.ArrayLike, patients: npt.ArrayLike | None = None, level: float = 0.95) -> Share:
+    """The share of hits, with a Wilson interval on the effective number of patches.
+
+    Patches of one patient are alike, so n of them tell less than n independent ones would. The variance of
+    the share between patients (the ratio estimator of cluster sampling; Cochran 1977, ch. 3) gives a design
+    effect, n is divided by it, and Wilson's formula (1927) takes the quotient, with Student's t at one
+    degree of freedom less than there are patients (as Korn & Graubard 1998 adjust Clopper-Pearson's).
+    Where every patch is a hit, or none, the variance says nothing, and patients are counted instead of patches.
+
+    Args:
+        hit: shape (n,), bool.
+        patients: ids, shape (n,), "" where unknown; None, or all unknown, treats patches as independent,
+            which gives too narrow an interval where they come from the same patients.
+        level: of confidence.
+
+    Returns:
+        The share, and nan for the interval with fewer than two patients.
+
+    Raises:
+        RunError: there is not one id for each patch.
+    """
+    hits = np.asarray(hit, dtype=np.float64)
+    n = hits.size
+    numbers = np.unique(patient_numbers(patients, n), return_inverse=True)[1]
+    if not n:
+        return Share(float("nan"), float("nan"), float("nan"))
+    share = float(hits.mean())
+    sizes = np.bincount(numbers)
+    groups = sizes.size
+    if groups < 2:
+        return Share(share, float("nan"), float("nan"))
+    if groups == n:
+        return Share(share, *_wilson(share, n, float(stats.norm.ppf(0.5 + level / 2))))
+    residuals = np.bincount(numbers, weights=hits) - share * sizes
+    variance = groups / (groups - 1) * float(np.sum(residuals**2)) / n**2
+    independent = share * (1.0 - share) / n
+    effective = min(float(n), n * independent / variance) if variance > 0 else float(n)
+    if share in (0.0, 1.0):
+        effective = float(groups)
+    return Share(share, *_wilson(share, effective, float(stats.t.ppf(0.5 + level / 2, groups - 1))))
+
+
+def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
+    square = quantile**2 / n
+    middle = (share + square / 2) / (1 + square)
+    half = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    # At a share of 0 or 1 the border is exactly that; rounding would leave it a hair inside.
+    return float(min(share, max(0.0, middle - half))), float(max(share, min(1.0, middle + half)))
