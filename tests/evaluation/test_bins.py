@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ductal.errors import RunError
 from ductal.evaluation.arrays import patient_numbers, patient_weights
-from ductal.evaluation.bins import clustered_share, equal_mass_bins
+from ductal.evaluation.bins import clustered_share, design_effect, equal_mass_bins
 
 VALUES = st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]) | st.floats(0, 1), min_size=1, max_size=80)
 
@@ -55,7 +55,23 @@ def test_a_share_of_none_counts_patients() -> None:
     assert clustered_share(np.zeros(400)).high < 0.01
 
 
+def test_a_least_design_effect_stands_in_where_none_can_be_seen() -> None:
+    nobody, who = np.zeros(400), np.repeat([1, 2, 3, 4], 100)
+    assert clustered_share(nobody, who, least_effect=4.0).high < clustered_share(nobody, who).high / 5
+    hit, many = np.random.default_rng(0).random(400) < 0.1, np.arange(400) % 20
+    assert clustered_share(hit, many, least_effect=9.0).high > clustered_share(hit, many).high
+
+
+def test_the_design_effect_is_the_size_of_patients_that_agree_with_themselves() -> None:
+    # And 5 / 4, since five patients estimate a variance.
+    assert design_effect(np.repeat([1, 0, 0, 0, 1], 30), np.repeat(range(5), 30)) == pytest.approx(30 * 5 / 4)
+    independent = np.random.default_rng(1).random(9000) < 0.3
+    assert design_effect(independent, np.arange(9000) % 90) == pytest.approx(1, abs=0.3)
+
+
 def test_undefined_is_nan() -> None:
+    for hit, who in (([], []), ([1, 0], ["a", "a"]), ([1, 1], ["a", "b"])):
+        assert np.isnan(design_effect(hit, who))
     assert np.isnan(clustered_share([])).all()
     assert np.isnan(clustered_share([1, 0], ["a", "a"])[1:]).all()
     with pytest.raises(RunError, match="one patient id"):

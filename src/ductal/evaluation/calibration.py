@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ductal.evaluation.arrays import CLIP, checked, patient_numbers, patient_weights
-from ductal.evaluation.bins import clustered_share, equal_mass_bins
+from ductal.evaluation.bins import clustered_share, design_effect, equal_mass_bins
 
 BINS = 15
 
@@ -116,7 +116,8 @@ def reliability_table(
 
     Returns:
         Columns lowest, highest, predicted (mean probability), observed (share of IDC), low and high (its
-        95 % interval, see `clustered_share`; nan with one patient), n, patients.
+        95 % interval, see `clustered_share`, with a design effect not below the bins' median; nan with one
+        patient), n, patients.
 
     Raises:
         RunError: as `fit_temperature`.
@@ -124,9 +125,13 @@ def reliability_table(
     truth, probs = checked(y, p)
     numbers = patient_numbers(patients, truth.size)
     number = equal_mass_bins(probs, bins)
+    bin_members = [number == k for k in np.unique(number)]
+    effects = [design_effect(truth[members], numbers[members]) for members in bin_members]
+    # A bin with next to no hits says nothing of its own; its patches are as alike as those of other bins.
+    typical = float(np.nanmedian(effects)) if np.isfinite(effects).any() else None
     rows = []
-    for members in (number == k for k in np.unique(number)):
-        observed, low, high = clustered_share(truth[members], numbers[members])
+    for members in bin_members:
+        observed, low, high = clustered_share(truth[members], numbers[members], least_effect=typical)
         inside = probs[members]
         rows.append((inside.min(), inside.max(), inside.mean(), observed, low, high, inside.size,
                      np.unique(numbers[members]).size))  # fmt: skip
