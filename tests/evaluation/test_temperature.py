@@ -126,6 +126,12 @@ def test_is_what_the_predictor_applies() -> None:
     assert Scaling(1.7).apply(p) == pytest.approx(served, abs=1e-6)
 
 
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling(2.2), Scaling(0.7, 0.9), Scaling(1.0, -1.0)])
+def test_undo_gives_the_networks_probabilities_back_from_float32(scaling: Scaling) -> None:
+    p = np.linspace(0.001, 0.999, 99)
+    assert scaling.undo(scaling.apply(p).astype(np.float32)) == pytest.approx(p, abs=2e-6)
+
+
 def test_cross_fitting_never_uses_the_patient_itself() -> None:
     """Patient a alone is overconfident, and is not helped by their own labels."""
     parts = [drawn(600, 4.0)] + [drawn(600, 1.0, seed=seed) for seed in (1, 2, 3)]

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from ductal.evaluation.arrays import Bools, Floats
 
 PITCH_PX = 50  # patches lie side by side at multiples of their size
-# A whole slide's patches have 5 to 8 of 8 neighbours in the median, patients of whom patches were drawn 0 or 1.
+# A whole slide's patches have 5 to 8 of 8 neighbours in the median, those drawn from a slide mostly 0 or 1.
 DENSE = 4
 
 

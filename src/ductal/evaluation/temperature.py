@@ -47,6 +47,15 @@ class Scaling:
             return np.asarray(p, dtype=np.float64)
         return expit(logit(p) / self.temperature + self.bias)
 
+    def undo(self, p: npt.ArrayLike) -> Floats:
+        """The network's probabilities, float64 (n,), from calibrated ones (n,), where only these were kept.
+
+        Calibrated probabilities beyond 1e-7 or 1 - 1e-7 count as these.
+        """
+        if self.temperature == 1.0 and self.bias == 0.0:
+            return np.asarray(p, dtype=np.float64)
+        return expit((logit(p) - self.bias) * self.temperature)
+
 
 @dataclass(frozen=True)
 class CrossFit:
