@@ -1,0 +1,68 @@
+"""Labels, probabilities and patient ids as arrays that can be computed with."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from ductal.errors import RunError
+from ductal.evaluation.metrics import _checked
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+
+# As `ductal.inference.predictor` clips: what is fitted here must be what is applied there.
+CLIP = 1e-7
+
+
+def checked(y: npt.ArrayLike, p: npt.ArrayLike) -> tuple[Bools, Floats]:
+    """Labels as bool and probabilities as float64, both of shape (n,).
+
+    Raises:
+        RunError: shapes differ, a label is not 0 or 1, or a probability is not in [0, 1].
+    """
+    return _checked(y, p)
+
+
+def logit(p: npt.ArrayLike) -> Floats:
+    """log(p / (1 - p)), float64, finite: p is clipped to [1e-7, 1 - 1e-7] first."""
+    found: Floats = special.logit(np.clip(np.asarray(p, dtype=np.float64), CLIP, 1.0 - CLIP))
+    return found
+
+
+def expit(z: npt.ArrayLike) -> Floats:
+    """1 / (1 + exp(-z)), float64."""
+    found: Floats = special.expit(np.asarray(z, dtype=np.float64))
+    return found
+
+
+def patient_numbers(patients: npt.ArrayLike | None, n: int) -> Ints:
+    """Number patients from 0, shape (n,).
+
+    A patch whose patient is unknown ("", or `patients` None) is numbered as a patient of its own.
+
+    Raises:
+        RunError: there are not n ids.
+    """
+    if patients is None:
+        return np.arange(n)
+    ids = np.asarray(patients).astype(str)
+    if ids.shape != (n,):
+        raise RunError(
+            f"There must be one patient id for each patch. Received: shape {ids.shape} for {n} patches."
+        )
+    names, numbers = np.unique(ids, return_inverse=True)
+    unknown = ids == ""
+    return np.where(unknown, names.size + np.cumsum(unknown), numbers)
+
+
+def patient_weights(patients: npt.ArrayLike | None, n: int) -> Floats:
+    """Weights of mean 1, shape (n,), that let each patient count the same; all 1 when ids are unknown.
+
+    Raises:
+        RunError: there are not n ids.
+    """
+    _, numbers, sizes = np.unique(patient_numbers(patients, n), return_inverse=True, return_counts=True)
+    return n / (sizes.size * sizes[numbers]) if n else np.empty(0)
