@@ -228,6 +228,28 @@ def evaluate(
 
 
 @app.command()
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one cohort and split.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder to write, such as ductal-out/runs/ensemble.")],
+    cohort: Annotated[Path | None, typer.Option(help="The cohort, if it has moved since the training.")] = None,
+    d4: D4 = False,
+    threshold: Annotated[
+        str, typer.Option(help="Rule on validation patients: balanced_accuracy, sensitivity:0.95 or cost:5.")
+    ] = "balanced_accuracy",
+) -> None:
+    """Average several runs, or one over flips and turns, as a run of its own; no test patient is opened."""
+    from ductal.evaluation.decision import ThresholdRule
+    from ductal.evaluation.ensemble import combine
+
+    ThresholdRule.parse(threshold)  # before anything is read
+    console = make_console()
+    patches, split = _data_of(runs[0], cohort)
+    with bar(console, "Predicting") as progress:
+        combine(runs, patches, split, out, d4=d4, rule=threshold, progress=progress)
+    say(console, f"Run: {out}. For its report: ductal evaluate {out}")
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder that holds runs/.")],
     out: Out = Path("ductal-out"),

@@ -34,9 +34,3 @@ def test_reads_views_in_chunks_black_and_nothing() -> None:
     assert (stain_densities(PatchView(pixels, rows)) == stain_densities(pixels)[::-1]).all()
     assert np.isfinite(stain_densities(np.zeros((1, 8, 8, 3), np.uint8))).all()
     assert stain_densities(pixels[:0]).shape == (0, 2)
-
-
-def test_is_the_matrix_that_training_jitters() -> None:
-    from ductal.training import augment
-
-    assert (augment._STAINS == STAINS).all()

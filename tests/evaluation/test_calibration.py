@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from ductal.evaluation.calibration import (
-    before_and_after,
+    calibration_intervals,
     calibration_scores,
     negative_log_likelihood,
     reliability_table,
 )
 from ductal.evaluation.metrics import binary_metrics
-from ductal.evaluation.temperature import cross_fitted_temperature
+from ductal.evaluation.temperature import cross_fitted
 
 SCORES = st.sampled_from([0.0, 1e-9, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.floats(0, 1)
 ROWS = st.lists(st.tuples(st.integers(0, 1), SCORES, st.sampled_from("abcd")), min_size=1, max_size=60)
@@ -69,11 +69,26 @@ def test_nothing_is_nan() -> None:
     assert found.keys() == calibration_scores(*drawn(100)).keys()
 
 
-def test_before_and_after() -> None:
+def test_cross_fitting_mends_what_is_off() -> None:
     y, p = drawn(5000, 3.0)
-    found = before_and_after(y, p, cross_fitted_temperature(y, p, np.arange(5000) % 20).probs)
-    assert found["after"]["ece"] < 0.3 * found["before"]["ece"]
-    assert found["after"]["nll"] < found["before"]["nll"]
+    before = calibration_scores(y, p)
+    after = calibration_scores(y, cross_fitted(y, p, np.arange(5000) % 20).probs)
+    assert after["ece"] < 0.3 * before["ece"]
+    assert after["nll"] < before["nll"]
+
+
+def test_intervals_hold_the_figures_and_need_patients() -> None:
+    y, p = drawn(3000, 2.0)
+    who = (np.arange(3000) % 15).astype(str)
+    found, scores = calibration_intervals(y, p, who), calibration_scores(y, p)
+    for name in ("ece", "brier", "nll"):
+        interval = found[name]
+        assert interval is not None
+        assert interval[0] < scores[name] < interval[1]
+    nothing = dict.fromkeys(("ece", "brier", "nll"))
+    assert calibration_intervals(y, p, np.where(who == "3", "", who)) == nothing
+    assert calibration_intervals(y, p, (np.arange(3000) % 9).astype(str)) == nothing
+    assert calibration_intervals(y[:14], p[:14], np.arange(14)) == nothing
 
 
 def test_reliability_table() -> None:

@@ -11,7 +11,7 @@ from scipy.special import expit
 from ductal.errors import RunError
 from ductal.evaluation.calibration import negative_log_likelihood
 from ductal.evaluation.metrics import binary_metrics
-from ductal.evaluation.temperature import Scaling, cross_fitted_temperature, fit_platt, fit_temperature
+from ductal.evaluation.temperature import Scaling, cross_fitted, fit_platt, fit_temperature
 from ductal.inference.predictor import Predictor
 
 SCORES = st.sampled_from([0.0, 1e-9, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.floats(0, 1)
@@ -137,7 +137,7 @@ def test_cross_fitting_never_uses_the_patient_itself() -> None:
     parts = [drawn(600, 4.0)] + [drawn(600, 1.0, seed=seed) for seed in (1, 2, 3)]
     y, p = (np.concatenate(column) for column in zip(*parts, strict=True))
     who = np.repeat(list("abcd"), 600)
-    found = cross_fitted_temperature(y, p, who, folds=9)
+    found = cross_fitted(y, p, who, folds=9)
     assert len(found.scalings) == 4
     for patient in "abcd":
         own = who == patient
@@ -147,7 +147,7 @@ def test_cross_fitting_never_uses_the_patient_itself() -> None:
         assert found.probs[own] == pytest.approx(expected.apply(p[own]))
     assert found.scalings[found.fold[0]].temperature == pytest.approx(1, abs=0.2)
     shuffled = np.random.default_rng(0).permutation(len(y))
-    again = cross_fitted_temperature(y[shuffled], p[shuffled], who[shuffled], folds=9)
+    again = cross_fitted(y[shuffled], p[shuffled], who[shuffled], folds=9)
     assert again.probs == pytest.approx(found.probs[shuffled])
 
 
@@ -155,10 +155,10 @@ def test_cross_fitting_never_uses_the_patient_itself() -> None:
 def test_cross_fitting_needs_patients(who: str, folds: int) -> None:
     ids = [name.strip() for name in who]
     with pytest.raises(RunError, match="two patients"):
-        cross_fitted_temperature([0, 1, 0, 1], [0.1, 0.6, 0.7, 0.9], ids, folds=folds)
+        cross_fitted([0, 1, 0, 1], [0.1, 0.6, 0.7, 0.9], ids, folds=folds)
 
 
 def test_a_fold_of_one_class_leaves_the_others_alone() -> None:
-    found = cross_fitted_temperature([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], list("aabb"))
+    found = cross_fitted([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], list("aabb"))
     assert [scaling.fitted for scaling in found.scalings] == [False, False]
     assert found.probs.tolist() == [0.1, 0.6, 0.4, 0.9]

@@ -12,7 +12,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ductal.training.fast_layers import is_fusible, is_small_depthwise, make_fast, make_plain, tap_pairs
+from ductal.training.fast_layers import (
+    is_fusible,
+    is_small_convolution,
+    is_small_depthwise,
+    make_fast,
+    make_plain,
+    tap_pairs,
+)
 
 RNG = np.random.default_rng(11)
 
@@ -86,6 +93,11 @@ def test_depthwise_convolution_trains_as_keras_does(side: int, kernel: int, stri
     )
 
 
+@pytest.mark.parametrize(("side", "kernel"), [((3, 3), 3), ((2, 4), 3), ((3, 2), (5, 2)), ((1, 1), 3)])
+def test_convolution_trains_as_keras_does(side: tuple[int, int], kernel: int | tuple[int, int]) -> None:
+    assert_alike(keras.layers.Conv2D(5, kernel, padding="same", activation="relu"), (*side, 8))
+
+
 @given(
     read=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -116,10 +128,15 @@ def test_layers_that_differ_are_left_alone() -> None:
         (keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False), inputs),
         (keras.layers.DepthwiseConv2D(3, dilation_rate=2, padding="same", use_bias=False), inputs),
         (keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False), keras.Input((40, 40, 3))),
+        (keras.layers.Conv2D(3, 3, padding="same"), inputs),
+        (keras.layers.Conv2D(3, 3, padding="same", strides=2), inputs),
+        (keras.layers.Conv2D(3, 1, padding="same"), keras.Input((3, 3, 3))),
+        (keras.layers.Conv2D(3, 3, padding="same", groups=3), keras.Input((3, 3, 3))),
     ):
         layer(x)
         assert not is_fusible(layer)
         assert not is_small_depthwise(layer)
+        assert not is_small_convolution(layer)
 
 
 def test_make_plain_leaves_a_model_that_loads_anywhere(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ductal.evaluation.arrays import CLIP, checked, patient_numbers, patient_weights
 from ductal.evaluation.bins import clustered_share, design_effect, equal_mass_bins
+from ductal.evaluation.bootstrap import MIN_PATIENTS, Interval, Resampling
 
 BINS = 15
 
@@ -91,16 +92,44 @@ def calibration_scores(y: npt.ArrayLike, p: npt.ArrayLike, *, bins: int = BINS) 
     }
 
 
-def before_and_after(y: npt.ArrayLike, p: npt.ArrayLike, calibrated: npt.ArrayLike) -> dict[str, dict[str, float]]:
-    """``{"before": ..., "after": ...}``: `calibration_scores` of `p` and of `calibrated`, both shape (n,).
+def calibration_intervals(
+    y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike, *, bins: int = BINS
+) -> dict[str, Interval | None]:
+    """95 % intervals over patients (see `ductal.evaluation.bootstrap`) of ece, brier and nll.
 
-    On the patients that the temperature was fitted on, give those of
-    `ductal.evaluation.temperature.cross_fitted_temperature`.
+    The bins are those of all patches; a draw of patients changes what is in them. ECE is a mean of absolute
+    values, so that draws have a larger one than the data: only their spread is used.
+
+    Args:
+        y: labels, shape (n,).
+        p: probabilities of IDC, shape (n,).
+        patients: ids, shape (n,).
+
+    Returns:
+        For each figure (low, high); None with too few patients, with fewer patches than bins, or where a patch's
+        patient is unknown.
 
     Raises:
-        RunError: as `binary_metrics`.
+        RunError: as `fit_temperature`.
     """
-    return {"before": calibration_scores(y, p), "after": calibration_scores(y, calibrated)}
+    truth, probs = checked(y, p)
+    ids = np.asarray(patients).astype(str)
+    names, group = np.unique(ids, return_inverse=True)
+    if truth.size < bins or (ids == "").any() or len(names) < MIN_PATIENTS:
+        return dict.fromkeys(("ece", "brier", "nll"))
+    draws = Resampling(len(names))
+    number = equal_mass_bins(probs, bins)
+    off = np.zeros((len(names), int(number.max()) + 1))
+    np.add.at(off, (group, number), probs - truth)
+    clipped = np.clip(probs, CLIP, 1.0 - CLIP)
+    per_patch = {"brier": (probs - truth) ** 2, "nll": -np.log(np.where(truth, clipped, 1.0 - clipped))}
+    sizes = draws.weights @ np.bincount(group)
+    values = {"ece": np.abs(draws.weights @ off).sum(axis=1) / sizes} | {
+        name: (draws.weights @ np.bincount(group, weights=each)) / sizes for name, each in per_patch.items()
+    }
+    return {  # the log loss has no upper bound
+        name: draws.interval(found, patches=None if name == "nll" else truth.size) for name, found in values.items()
+    }
 
 
 def reliability_table(

@@ -16,10 +16,13 @@ from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
 from ductal.data.split import Part, Split
 from ductal.errors import RunError
-from ductal.evaluation import figures
+from ductal.evaluation import figures, figures_decision
+from ductal.evaluation.analysis import write_failures
 from ductal.evaluation.controls import CONTROLS
+from ductal.evaluation.judgement import MAX_ERROR, calibration_block, decision_block
 from ductal.evaluation.metrics import best_threshold, evaluate_predictions, join_labels
 from ductal.evaluation.report import write_run_report
+from ductal.evaluation.temperature import Scaling
 from ductal.files import atomic_folder, write_text
 from ductal.inference.predictor import Predictor
 from ductal.record import describe_data, package_versions, save_predictions, to_json
@@ -37,8 +40,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a trained run on the validation patients, and on the test patients where there are any.
 
-    Writes predictions, `metrics.json`, figures and `report.html` into the run folder and counts in
-    `run.json` how often its test patients were opened.
+    Writes predictions, `metrics.json`, figures, tables of failures and `report.html` into the run folder and counts
+    in `run.json` how often its test patients were opened.
 
     Args:
         run_folder: as written by `ductal.training.trainer.train`.
@@ -54,20 +57,24 @@ def evaluate(
         RunError: not a finished run, or trained on another cohort or split.
     """
     folder = Path(run_folder)
-    record = _read_record(folder)
+    record = _read_json(folder / "run.json")
     _check_same(record, cohort, split)
     predictor = Predictor.from_run(folder, d4=d4, exact=True)  # figures must not depend on the machine
 
     def predict(rows: np.ndarray) -> np.ndarray:
         return predictor.predict(cohort.pixels, rows, progress=progress)
 
-    metrics = _evaluate_parts(folder, record, cohort, split, predict, predictor.threshold)
-    metrics |= {"d4": d4, "engine": predictor.engine.name}
+    settings = _read_json(folder / "calibration.json")
+    metrics = _evaluate_parts(folder, record, cohort, split, predict, predictor.threshold, settings)
+    metrics |= {"d4": predictor.d4, "engine": predictor.engine.name}
     write_text(folder / "metrics.json", to_json(metrics))
-    history = pd.read_csv(folder / "history.csv")
     (folder / "figures").mkdir(exist_ok=True)
-    figures.curves(history, folder / "figures" / "curves.png")
-    _draw(folder, record["evaluated_on"], cohort, predictor.threshold)
+    if not record.get("ensemble"):
+        figures.curves(pd.read_csv(folder / "history.csv"), folder / "figures" / "curves.png")
+    parts = record["evaluated_on"]
+    _draw(folder, parts, cohort, predictor.threshold, settings)
+    shown = pd.read_parquet(folder / "predictions" / f"{parts[-1]}.parquet")
+    write_failures(folder, shown, cohort, predictor.threshold)
     write_run_report(folder)
     return metrics
 
@@ -106,7 +113,7 @@ def evaluate_control(
     val = split.rows(cohort, "val")
     threshold = best_threshold(cohort.labels[val], predict(val))
     with atomic_folder(Path(out)) as folder:
-        metrics = _evaluate_parts(folder, record, cohort, split, predict, threshold)
+        metrics = _evaluate_parts(folder, record, cohort, split, predict, threshold, {})
         (folder / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
     return Path(out)
 
@@ -118,9 +125,15 @@ def _evaluate_parts(
     split: Split,
     predict: Callable[[np.ndarray], np.ndarray],
     threshold: float,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Predict and score validation, then test if it has patients; saves predictions and the record."""
+    """Predict and score validation, then test if it has patients; saves predictions and the record.
+
+    `settings` is what calibration.json holds; {} for a model without calibration.
+    """
     started = time.perf_counter()
+    scaling = Scaling(settings["temperature"], settings.get("bias", 0.0)) if settings else None
+    fit = settings.get("calibration", {}).get("fit", "temperature")
     metrics: dict[str, Any] = {}
     parts: list[Part] = ["val", "test"] if split.parts.get("test") else ["val"]
     for part in parts:
@@ -130,14 +143,19 @@ def _evaluate_parts(
             write_text(folder / "run.json", to_json(record))
         rows = split.rows(cohort, part, final_evaluation=True)
         predictions = save_predictions(folder, part, cohort, rows, predict(rows))
-        metrics[part] = evaluate_predictions(join_labels(predictions, cohort.table.iloc[rows]), threshold)
+        table = join_labels(predictions, cohort.table.iloc[rows])
+        y, p = table["label"].to_numpy(), table["prob"].to_numpy()
+        metrics[part] = evaluate_predictions(table, threshold) | {
+            "calibration": calibration_block(y, p, table["patient"], scaling, fit, held_out=part == "test"),
+            "decision": decision_block(y, p, threshold, settings.get("abstention", {})),
+        }
     record["evaluated_on"] = parts
     record["timings"]["evaluate_seconds"] = time.perf_counter() - started
     write_text(folder / "run.json", to_json(record))
     return metrics
 
 
-def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float) -> None:
+def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float, settings: dict[str, Any]) -> None:
     tables = {part: pd.read_parquet(folder / "predictions" / f"{part}.parquet") for part in parts}
     for part, table in tables.items():
         y, p = table["label"].to_numpy(), table["prob"].to_numpy()
@@ -148,6 +166,16 @@ def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float) -> 
     ]
     figures.roc_pr(scores, folder / "figures" / "roc_pr.png")
     shown = tables[parts[-1]]
+    raw = Scaling(settings["temperature"], settings.get("bias", 0.0)).undo(shown["prob"])
+    label, patients = shown["label"], _ids(shown)
+    figures_decision.reliability(
+        [("before calibration", label, raw, patients), ("calibrated", label, shown["prob"], patients)],
+        folder / "figures" / "reliability.png",
+    )
+    figures_decision.risk_coverage(
+        scores, [threshold] * len(scores), folder / "figures" / "risk_coverage.png", max_error=MAX_ERROR
+    )
+    figures_decision.decision_curve(scores[-1:], folder / "figures" / "decision_curve.png")
     rows = pd.Index(cohort.table["patch_id"]).get_indexer(shown["patch_id"])
     figures.sample_patches(
         cohort.view(rows),
@@ -159,12 +187,18 @@ def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float) -> 
     )
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def _ids(table: pd.DataFrame) -> pd.Series | None:
+    """Patients of the patches, or None where they are unknown."""
+    return None if (table["patient"] == "").any() else table["patient"]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{folder} is not a run folder: run.json cannot be read ({error}). Name a folder under runs/."
+            f"{path.parent} is not a run folder: {path.name} cannot be read ({error}). Name a folder under runs/."
         ) from error
 
 

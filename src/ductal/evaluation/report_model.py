@@ -9,6 +9,7 @@ from typing import Any
 
 from ductal.errors import RunError
 from ductal.evaluation.folds import each_patient
+from ductal.evaluation.report_judgement import calibration_tables, decision_table, failure_tables
 from ductal.evaluation.runs import PART_WORDS, Part, RunRecord
 from ductal.evaluation.tables import duration, interval_words, show
 
@@ -32,6 +33,15 @@ FIGURES: tuple[tuple[str, str], ...] = (
     ("confusion_val", "Confusion matrix, validation patients"),
     ("confusion_test", "Confusion matrix, test patients"),
     ("roc_pr", "ROC and precision-recall curves"),
+    ("reliability", "Whether probabilities come true: marks on the diagonal do. Above it they are too low, below it "
+     "too high; where a bar crosses the diagonal, nothing is shown to be wrong"),
+    ("risk_coverage", "Errors left when only the most confident calls are made: the steeper the fall to the left, "
+     "the better the model knows when it is unsure"),
+    ("decision_curve", "Whether acting on the model pays: it does where its line is above both calling all patches "
+     "and calling none"),
+    ("errors_by_distance", "Errors by distance from the border of the tumour, on patients whose patches make up a "
+     "slide"),
+    ("errors_by_stain", "Errors from the palest to the darkest patches"),
     ("samples", "The patches the model is surest about: right, missed and false alarms"),
 )
 
@@ -56,6 +66,9 @@ def model_section(run: RunRecord) -> dict[str, Any]:
         "facts": _facts(run),
         "settings": flat(record.get("recipe", {})),
         "versions": record.get("versions", {}),
+        "calibration": calibration_tables(run),
+        "decisions": decision_table(run),
+        "failures": failure_tables(run),
         "patients": _patient_rows(run, part),
         "patients_of": PART_WORDS[part],
     }

@@ -23,7 +23,7 @@ class RunRecord:
         folder: the run folder.
         run: run.json.
         metrics: metrics.json; a block for "val" and, where test patients were opened, "test".
-        history: history.csv; None for a control model.
+        history: history.csv; None for a control model and an ensemble.
     """
 
     folder: Path
@@ -87,7 +87,8 @@ def load_run(folder: str | Path) -> RunRecord:
     metrics = _read_json(folder / "metrics.json", "so the run was not evaluated: run `ductal evaluate` on it")
     if not isinstance(run.get("name"), str) or "cohort" not in run or "val" not in metrics:
         raise RunError(f"{folder} holds no complete run: its name, cohort or validation metrics are missing.")
-    record = RunRecord(folder, run, metrics, None if run.get("control") else _read_history(folder))
+    untrained = run.get("control") or run.get("ensemble")
+    record = RunRecord(folder, run, metrics, None if untrained else _read_history(folder))
     for part in record.parts:
         if not (folder / "predictions" / f"{part}.parquet").is_file():
             raise RunError(f"{folder} lacks the predictions for the {part} part. Evaluate the run again.")

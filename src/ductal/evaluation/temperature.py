@@ -7,6 +7,7 @@ probabilities are from one half. Fit it on validation patients only, and before 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,9 @@ class Scaling:
         if self.temperature == 1.0 and self.bias == 0.0:
             return np.asarray(p, dtype=np.float64)
         return expit((logit(p) - self.bias) * self.temperature)
+
+
+Fit = Callable[[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike], Scaling]
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,12 @@ def fit_platt(y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike | None
     return data.fitted(1.0 / float(found.x[0]), float(found.x[1]))
 
 
-def cross_fitted_temperature(
-    y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike, *, folds: int = 5
+def cross_fitted(
+    y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike, fit: Fit = fit_temperature, *, folds: int = 5
 ) -> CrossFit:
-    """Calibrate each patient with a temperature fitted on the others.
+    """Calibrate each patient with a scaling fitted on the others.
 
-    The final temperature is fitted on all validation patients, and figures after calibration on the same
+    The final scaling is fitted on all validation patients, and figures after calibration on the same
     patients would flatter it. These do not. Folds are of patients, of about the same number of patches
     each (scikit-learn's GroupKFold), the same in every call.
 
@@ -141,6 +145,7 @@ def cross_fitted_temperature(
         y: labels, shape (n,).
         p: probabilities of IDC, shape (n,).
         patients: ids, shape (n,); for a cohort without them its content hashes (`Cohort.groups`).
+        fit: `fit_temperature` or `fit_platt`.
         folds: parts; at most one for each patient.
 
     Raises:
@@ -159,7 +164,7 @@ def cross_fitted_temperature(
     scalings = []
     divided = GroupKFold(min(folds, count)).split(probs, groups=numbers)
     for number, (others, own) in enumerate(divided):
-        scaling = fit_temperature(truth[others], probs[others], ids[others])
+        scaling = fit(truth[others], probs[others], ids[others])
         result[own], fold[own] = scaling.apply(probs[own]), number
         scalings.append(scaling)
     return CrossFit(result, fold, tuple(scalings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ductal.errors import DataError, RunError
 from ductal.inference.engines import Engine, EngineName, TensorFlowEngine, Where, open_engine
 
 PATCH_SHAPE = (50, 50, 3)
+MEMBERS = "members"  # folder of an ensemble's networks
 
 
 def predict_in_order(
@@ -49,33 +51,49 @@ def d4_views(patches: np.ndarray) -> list[np.ndarray]:
     return [*turned, *(view[:, :, ::-1] for view in turned)]
 
 
+@dataclass(frozen=True)
+class Member:
+    """A network of a predictor, and its own calibration."""
+
+    engine: Engine
+    temperature: float = 1.0
+    bias: float = 0.0
+
+
 class Predictor:
-    """Probabilities of IDC from a finished run.
+    """Probabilities of IDC from a finished run, which may be an ensemble of several networks.
 
     Example:
         >>> predictor = Predictor.from_run("ductal-out/runs/vgg16-full")  # doctest: +SKIP
         >>> predictor.predict(patches_u8)  # doctest: +SKIP
 
     Args:
-        model: a Keras model, uint8 (n, 50, 50, 3) to float32 (n, 1), or an engine that runs one.
+        model: a Keras model, uint8 (n, 50, 50, 3) to float32 (n, 1); an engine that runs one; or a list of `Member`,
+            whose calibrated logits are averaged.
         threshold: probability at and above which a patch is called cancer.
-        temperature: divides the logit (Guo et al. 2017); 1.0 leaves probabilities as they are.
+        temperature: divides the (mean) logit (Guo et al. 2017); 1.0 leaves probabilities as they are.
+        bias: is added to the divided logit (Platt 1999).
         d4: average the logits over the 8 rotations and flips of each patch.
     """
 
-    def __init__(self, model: Any, *, threshold: float = 0.5, temperature: float = 1.0, d4: bool = False) -> None:
-        self.engine: Engine = model if hasattr(model, "run") else TensorFlowEngine(model)
-        self.threshold, self.temperature, self.d4 = threshold, temperature, d4
+    def __init__(
+        self, model: Any, *, threshold: float = 0.5, temperature: float = 1.0, bias: float = 0.0, d4: bool = False
+    ) -> None:
+        if isinstance(model, list):
+            self.members: list[Member] = model
+        else:
+            self.members = [Member(model if hasattr(model, "run") else TensorFlowEngine(model))]
+        self.threshold, self.temperature, self.bias, self.d4 = threshold, temperature, bias, d4
 
     @classmethod
     def from_run(
         cls, folder: str | Path, *, d4: bool = False, engine: EngineName = "auto", exact: bool = False
     ) -> Predictor:
-        """Load the model and its settings.
+        """Load the model, or the models of an ensemble, and the settings.
 
         Args:
             folder: a finished run.
-            d4: see above.
+            d4: see above; a run that was calibrated with it (`ductal ensemble --d4`) always has it.
             engine: "openvino", "tensorflow", or "auto": OpenVINO on a CPU where it is installed.
             exact: compute in float32 also where the run was trained in 16 bits, as the final evaluation does.
 
@@ -83,19 +101,24 @@ class Predictor:
             RunError: the folder is not a finished run, or the engine is not installed.
         """
         folder = Path(folder)
-        if not (folder / "model.keras").is_file() or not (folder / "calibration.json").is_file():
-            raise RunError(
-                f"{folder} is not a finished run: model.keras or calibration.json is missing. "
-                "Name a folder under runs/, or train the recipe again."
-            )
-        try:
-            settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
-            threshold, temperature = float(settings["threshold"]), float(settings["temperature"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{folder / 'calibration.json'} cannot be read ({error!r}). Train the recipe again."
-            ) from error
-        return cls(open_engine(folder, engine, exact=exact), threshold=threshold, temperature=temperature, d4=d4)
+        settings = read_settings(folder)
+        inside = sorted(path.parent for path in (folder / MEMBERS).glob("*/model.keras"))
+        if inside:
+            members = []
+            for member in inside:
+                own = read_settings(member)
+                members.append(Member(open_engine(member, engine, exact=exact), own["temperature"], own["bias"]))
+        else:
+            members = [Member(open_engine(folder, engine, exact=exact))]
+        return cls(
+            members, threshold=settings["threshold"], temperature=settings["temperature"], bias=settings["bias"],
+            d4=d4 or settings["d4"],
+        )  # fmt: skip
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the (first) network."""
+        return self.members[0].engine
 
     def predict(
         self,
@@ -116,21 +139,48 @@ class Predictor:
                 f"Received: {patches.dtype} {patches.shape}"
             )
         chosen = np.arange(len(patches)) if rows is None else rows
-        probs = np.empty((8 if self.d4 else 1, len(chosen)), np.float32)
+        count = len(self.members)
+        found = np.empty((count, 8 if self.d4 else 1, len(chosen)), np.float32)
 
-        def batches() -> Iterator[tuple[Where, np.ndarray]]:
+        def batches(before: int) -> Iterator[tuple[Where, np.ndarray]]:
             for start in range(0, len(chosen), batch_size):
                 part = slice(start, min(start + batch_size, len(chosen)))
                 batch = patches[chosen[part]]
                 for number, view in enumerate(d4_views(batch) if self.d4 else [batch]):
                     yield (number, part), view
                 if progress:
-                    progress(part.stop, len(chosen))
+                    progress(before + part.stop, count * len(chosen))
 
-        self.engine.run(batches(), probs)
-        if not self.d4 and self.temperature == 1.0:
-            return probs[0]
-        return _sigmoid(_logit(probs).mean(axis=0) / self.temperature)
+        for number, member in enumerate(self.members):
+            member.engine.run(batches(number * len(chosen)), found[number])
+        only = self.members[0]
+        if found.shape[:2] == (1, 1) and (self.temperature, self.bias, only.temperature, only.bias) == (1, 0, 1, 0):
+            return found[0, 0]
+        logits = [
+            _logit(probs).mean(axis=0) / member.temperature + member.bias
+            for probs, member in zip(found, self.members, strict=True)
+        ]
+        return _sigmoid(np.mean(logits, axis=0) / self.temperature + self.bias)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """threshold, temperature, bias and d4 of a run's `calibration.json`. Raises RunError."""
+    has_model = (folder / "model.keras").is_file() or (folder / MEMBERS).is_dir()
+    if not has_model or not (folder / "calibration.json").is_file():
+        raise RunError(
+            f"{folder} is not a finished run: model.keras or calibration.json is missing. "
+            "Name a folder under runs/, or train the recipe again."
+        )
+    try:
+        settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        return {
+            "threshold": float(settings["threshold"]), "temperature": float(settings["temperature"]),
+            "bias": float(settings.get("bias", 0.0)), "d4": bool(settings.get("d4", False)),
+        }  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{folder / 'calibration.json'} cannot be read ({error!r}). Train the recipe again."
+        ) from error
 
 
 def _logit(probs: np.ndarray) -> np.ndarray:

@@ -8,14 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from ductal.data.stain import STAINS
 from ductal.training.recipe import Augment
 
 DRAWS = 9  # uniform numbers a patch needs: d4, rotation, zoom, 2 x shift, 2 x stain gain, 2 x stain offset
-
-# Optical densities of haematoxylin and eosin (Ruifrok & Johnston 2001); the third row is their normal.
-_H_AND_E = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
-_STAINS = np.vstack([_H_AND_E, np.cross(_H_AND_E[0], _H_AND_E[1])])
-_STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
 
 # The 8 symmetries of the square as 2 x 2 matrices on centred (x, y).
 _D4 = np.array(
@@ -93,8 +89,8 @@ def _jitter_stain(x: tf.Tensor, numbers: tf.Tensor, strength: float) -> tf.Tenso
     count = tf.shape(x)[0]
     gain = tf.stack([1.0 + strength * _signed(numbers, 5), 1.0 + strength * _signed(numbers, 6), tf.ones(count)], -1)
     offset = tf.stack([strength * _signed(numbers, 7), strength * _signed(numbers, 8), tf.zeros(count)], -1)
-    stains = tf.constant(_STAINS, tf.float32)
-    unmix = tf.constant(np.linalg.inv(_STAINS), tf.float32)
+    stains = tf.constant(STAINS, tf.float32)
+    unmix = tf.constant(np.linalg.inv(STAINS), tf.float32)
     change = tf.linalg.matmul(unmix[None] * gain[:, None, :], stains[None])
     # Offsets are a share of a typical stain density (0.2), so that `strength` has one meaning for both.
     shift = tf.linalg.matmul(offset * 0.2, stains)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ductal.training.network import Network, set_trainable
-from ductal.training.pipeline import epoch_order
+from ductal.training.pipeline import epoch_order, prefetched
 from ductal.training.recipe import Recipe
 
 
@@ -92,4 +92,4 @@ class CachedFeed:
                 tf.TensorSpec((None,), tf.float32),
             ),
         )
-        return raw.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(2)
+        return prefetched(raw, self.steps)

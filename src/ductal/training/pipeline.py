@@ -65,7 +65,18 @@ class TrainingFeed:
             ),
         )
         ready = raw.map(lambda x, numbers, y, w: (self._augment(x, numbers), y, w), num_parallel_calls=2)
-        return ready.apply(tf.data.experimental.assert_cardinality(self.steps)).prefetch(2)
+        return prefetched(ready, self.steps)
+
+
+def prefetched(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
+    """`batches`, of which there are `steps`, made two ahead of the one that is trained on.
+
+    Without tf.data's autotuning, which has nothing to tune here: its thread keeps the end of an epoch waiting for
+    up to ten seconds.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
 
 
 def epoch_order(seed: int, epoch: int, n: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from ductal.errors import RecipeError
+from ductal.errors import RecipeError, RunError
+from ductal.evaluation.decision import ThresholdRule
 
 BACKBONES = (
     "VGG16",
@@ -116,10 +117,20 @@ class Recipe(_Settings):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # auto: what is timed fastest
     class_weights: bool = False
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    threshold: str = "balanced_accuracy"  # rule on validation patients; or sensitivity:0.95, or cost:5
     cached_views: int = Field(default=0, ge=0, le=64)
     head: Head = Head()
     augment: Augment = Augment()
     stages: list[Stage] = Field(min_length=1)
+
+    @field_validator("threshold")
+    @classmethod
+    def _known_rule(cls, text: str) -> str:
+        try:
+            ThresholdRule.parse(text)
+        except RunError as error:
+            raise ValueError(str(error)) from error
+        return text
 
     @field_validator("stages")
     @classmethod

@@ -19,7 +19,8 @@ from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import DataError
-from ductal.evaluation.metrics import best_threshold
+from ductal.evaluation.decision import ThresholdRule
+from ductal.evaluation.judgement import judge
 from ductal.files import atomic_folder, scratch_folder
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed, stage_callbacks
@@ -273,11 +274,12 @@ def _close_stage(job: _Job, stage: Stage, record: EpochRecord, before: list[np.n
 
 
 def _write_run(out: Path, model: keras.Model, job: _Job, split: Split, record: dict[str, Any]) -> Path:
-    labels = job.labels["val"]
-    calibration = {
-        "temperature": 1.0,
-        "threshold": best_threshold(labels, job.val_probs),
-        "threshold_rule": "maximises balanced accuracy on validation patients",
+    rows, rule = job.rows["val"], ThresholdRule.parse(job.recipe.threshold)
+    judged = judge(
+        job.labels["val"], job.val_probs, job.cohort.groups[rows], rule,
+        "platt" if job.recipe.class_weights else "temperature",
+    )
+    calibration = judged.settings | {
         "labels": LABELS,
         "patch_size": PATCH_PX,
         "spacing_um": job.cohort.info.spacing_um,
@@ -288,5 +290,5 @@ def _write_run(out: Path, model: keras.Model, job: _Job, split: Split, record: d
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
         pd.DataFrame(job.history).to_csv(folder / "history.csv", index=False)
-        save_predictions(folder, "val", job.cohort, job.rows["val"], job.val_probs)
+        save_predictions(folder, "val", job.cohort, rows, judged.probs)
     return out

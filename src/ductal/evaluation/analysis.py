@@ -1,0 +1,64 @@
+"""Where a run fails, written into its folder: tables, figures, and lists of patches to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ductal.data.cohort import Cohort
+from ductal.data.stain import stain_densities
+from ductal.evaluation import failures, figures_failures
+
+FOLDER = "failures"
+# File below FOLDER, its heading in the report, and what to look for in it.
+TABLES: tuple[tuple[str, str, str], ...] = (
+    ("patients", "By patient", "The patients with the most wrong patches first; error share is their part of all "
+     "errors."),
+    ("distance", "By distance from the border of the tumour", "Distance from the nearest patch of the other class, "
+     "on patients whose patches make up a slide. Next to the border a patch holds both tissues and its label is a "
+     "matter of where the outline was drawn; errors far from it are the model's own."),
+    ("stain", "By stain", "Patches in five groups of equal size, from the palest to the darkest. Stain differs "
+     "between patients and tissues, so a difference is a lead, not a cause."),
+    ("mistakes", "The most confident mistakes", "Wrong calls that the model was surest of."),
+    ("suspects", "Labels to check", "Called against their label with high confidence and, where the neighbours are "
+     "known (column agreeing), in agreement with most of their labels. To look at, not to delete."),
+)  # fmt: skip
+
+
+def write_failures(folder: Path, predictions: pd.DataFrame, cohort: Cohort, threshold: float) -> None:
+    """Write `failures/<table>.csv` and two figures for one part's predictions.
+
+    Args:
+        folder: the run folder; its figures go to `figures/`.
+        predictions: columns patch_id and prob.
+        cohort: the cohort they come from.
+        threshold: a patch is called IDC from this probability on.
+
+    Raises:
+        RunError: as `ductal.evaluation.failures.place`. StorageError: the disk refused the write.
+    """
+    table = failures.place(predictions, cohort.table)
+    rows = pd.Index(cohort.table["patch_id"]).get_indexer(table["patch_id"])
+    densities = stain_densities(cohort.view(rows))
+    found = {
+        "patients": failures.errors_by_patient(table, threshold),
+        "distance": failures.errors_by_distance(table, threshold),
+        "stain": failures.errors_by_stain(table, threshold, densities),
+        "mistakes": failures.confident_mistakes(table, threshold),
+        "suspects": failures.label_suspects(table, threshold),
+    }
+    (folder / FOLDER).mkdir(exist_ok=True)
+    for name, _, _ in TABLES:
+        found[name].to_csv(folder / FOLDER / f"{name}.csv", index=False)
+    drawn = folder / "figures"
+    (drawn / "errors_by_distance.png").unlink(missing_ok=True)
+    if len(found["distance"]):  # none where no slide can be rebuilt
+        figures_failures.errors_by_distance(found["distance"], drawn / "errors_by_distance.png")
+    figures_failures.errors_by_stain(found["stain"], drawn / "errors_by_stain.png")
+
+
+def read_failures(folder: Path) -> dict[str, pd.DataFrame]:
+    """What `write_failures` wrote, by table; those that are missing (runs of an older version) are left out."""
+    files = {name: folder / FOLDER / f"{name}.csv" for name, _, _ in TABLES}
+    return {name: pd.read_csv(path, dtype={"patient": str}) for name, path in files.items() if path.is_file()}

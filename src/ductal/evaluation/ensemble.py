@@ -1,0 +1,131 @@
+"""Several runs, or one with D4 averaging, as a run of their own: evaluated, calibrated and used like any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ductal.data.audit import AuditReport, audit_split, refuse_leaks
+from ductal.data.cohort import Cohort
+from ductal.data.split import Split
+from ductal.errors import RunError
+from ductal.evaluation.decision import ThresholdRule
+from ductal.evaluation.judgement import judge
+from ductal.files import atomic_folder
+from ductal.inference.engines import IR_FOLDER
+from ductal.inference.predictor import MEMBERS, Predictor
+from ductal.record import describe_data, package_versions, save_predictions, to_json
+
+
+def combine(
+    runs: Sequence[Path],
+    cohort: Cohort,
+    split: Split,
+    out: str | Path,
+    *,
+    d4: bool = False,
+    rule: str = "balanced_accuracy",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make a run folder whose predictor averages the calibrated logits of `runs`; returns it.
+
+    The networks are copied into it, so that it can be moved and outlives its parts. It is calibrated, and its
+    threshold chosen, on the same validation patients as its members; test patients are not read.
+
+    Args:
+        runs: run folders trained on this cohort and split; one is enough with `d4`.
+        cohort, split: what all of them were trained on.
+        out: the run folder; replaced when it exists. Its name is the run's.
+        d4: average over the 8 rotations and flips of each patch, too.
+        rule: see `ThresholdRule.parse`.
+        progress: called with (patches done, patches in all).
+
+    Raises:
+        RunError: no run, one twice, a control or an ensemble among them, or one of another cohort or split.
+        LeakError: the split leaks. StorageError: the disk refused the write.
+    """
+    out = Path(out)
+    records = [_member(folder, cohort, split) for folder in runs]
+    if len({folder.resolve() for folder in runs}) < len(runs) or not runs or (len(runs) == 1 and not d4):
+        raise RunError("An ensemble needs two runs or more, each once; or one run and D4 averaging (--d4).")
+    audit = audit_split(cohort, split)
+    refuse_leaks(audit)
+    started = time.perf_counter()
+    rows = split.rows(cohort, "val")
+    with atomic_folder(out) as folder:
+        for number, source in enumerate(runs):
+            _copy(source, folder / MEMBERS / f"{number}-{source.name}")
+        plain = {"threshold": 0.5, "temperature": 1.0, "d4": d4}
+        (folder / "calibration.json").write_text(to_json(plain), encoding="utf-8")
+        probs = Predictor.from_run(folder, exact=True).predict(cohort.pixels, rows, progress=progress)
+        judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule), "temperature")
+        first = json.loads((runs[0] / "calibration.json").read_text(encoding="utf-8"))
+        kept = {name: first[name] for name in ("labels", "patch_size", "spacing_um")}
+        (folder / "calibration.json").write_text(to_json(judged.settings | {"d4": d4} | kept), encoding="utf-8")
+        record = _record(out.name, records, cohort, split, audit, d4=d4, rule=rule)
+        record["timings"] = {"combine_seconds": time.perf_counter() - started}
+        (folder / "run.json").write_text(to_json(record), encoding="utf-8")
+        split.save(folder / "split.json")
+        save_predictions(folder, "val", cohort, rows, judged.probs)
+    return out
+
+
+def _member(folder: Path, cohort: Cohort, split: Split) -> dict[str, Any]:
+    """run.json of a run that may be a member."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        same = (record["cohort"]["fingerprint"], record["split"]["id"]) == (cohort.info.fingerprint, split.identity)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder} is not a run folder ({error!r}). Name folders under runs/.") from error
+    if not (folder / "model.keras").is_file():
+        raise RunError(f"{folder} holds no network: it is a control model or an ensemble. Name trained recipes.")
+    if not same:
+        raise RunError(
+            f"{folder} was trained on another cohort or split: its training patients could be among the others' "
+            "validation patients. Combine runs of one cohort and one split."
+        )
+    return record
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for name in ("model.keras", "calibration.json", "run.json"):
+        shutil.copy2(source / name, target / name)
+    if (source / IR_FOLDER).is_dir():
+        shutil.copytree(source / IR_FOLDER, target / IR_FOLDER)
+
+
+def _record(
+    name: str, records: list[dict[str, Any]], cohort: Cohort, split: Split, audit: AuditReport, *, d4: bool, rule: str
+) -> dict[str, Any]:
+    names = [f"{record['name']} (seed {record['seed']})" for record in records]
+    title = ("Ensemble of " if len(names) > 1 else "") + ", ".join(names) + (", D4 averaged" if d4 else "")
+    told = ("name", "recipe", "seed", "precision", "finished")
+    members = [{key: record[key] for key in told} for record in records]
+    return {
+        "name": name,
+        "control": False,
+        "ensemble": True,
+        "recipe": {"name": name, "title": title, "d4": d4, "threshold": rule, "members": members},
+        **describe_data(cohort, split, audit),
+        "seed": records[0]["seed"],
+        "weights": ", ".join(dict.fromkeys(record["weights"] for record in records)),
+        "versions": package_versions("ductal", "keras", "numpy"),
+        "device": "CPU",
+        "precision": "float32",
+        "test_opened": 0,
+        "evaluated_on": [],
+        "alarms": [alarm for record in records for alarm in record["alarms"]],
+        "parameters": {
+            "total": int(np.sum([record["parameters"]["total"] for record in records])),
+            "trainable_last_stage": 0,
+        },
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,127 @@
+"""Calibration of a run on its validation patients, and the blocks of metrics.json that say how good it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ductal.evaluation.calibration import calibration_intervals, calibration_scores
+from ductal.evaluation.decision import ThresholdRule, sensitivity_at_specificity
+from ductal.evaluation.selective import abstention_for_error, aurc
+from ductal.evaluation.temperature import Scaling, cross_fitted, fit_platt, fit_temperature
+
+MAX_ERROR = 0.05  # of the calls that are left when a model abstains from the unsure ones
+SPECIFICITIES = (0.90, 0.95)
+Fit = Literal["temperature", "platt"]
+FITS = {"temperature": fit_temperature, "platt": fit_platt}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How the predictor of a run turns logits into calls.
+
+    Attributes:
+        scaling: the calibration.
+        threshold: on calibrated probabilities.
+        probs: the calibrated probabilities of the validation patches, float32 (n,).
+        settings: the part of calibration.json that comes of it.
+    """
+
+    scaling: Scaling
+    threshold: float
+    probs: npt.NDArray[np.float32]
+    settings: dict[str, Any]
+
+
+def judge(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike, rule: ThresholdRule, fit: Fit) -> Judged:
+    """Calibrate on validation patients, then choose threshold and abstention on the calibrated probabilities.
+
+    Args:
+        y: labels, shape (n,).
+        p: the network's probabilities of IDC, shape (n,).
+        groups: patients (or content hashes where unknown), shape (n,).
+        rule: how the threshold is chosen.
+        fit: "platt" adds a bias, for networks trained with class weights.
+
+    Raises:
+        RunError: a probability is nan (the training diverged), or as `binary_metrics`.
+    """
+    scaling = FITS[fit](y, p, groups)
+    probs = scaling.apply(p).astype(np.float32)
+    threshold = rule.choose(y, probs)
+    abstention = abstention_for_error(y, probs, threshold, MAX_ERROR)
+    settings = {
+        "temperature": scaling.temperature,
+        "bias": scaling.bias,
+        "calibration": asdict(scaling) | {"fit": fit},
+        "threshold": threshold,
+        "threshold_rule": rule.says,
+        "abstention": {"max_error": MAX_ERROR, **abstention._asdict()},
+    }
+    return Judged(scaling, threshold, probs, settings)
+
+
+def calibration_block(
+    y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike, scaling: Scaling | None, fit: Fit, *, held_out: bool
+) -> dict[str, Any]:
+    """How far probabilities are off before and after calibration, with intervals over patients.
+
+    Args:
+        y: labels, shape (n,).
+        p: calibrated probabilities, shape (n,); the plain ones where `scaling` is None.
+        patients: ids, shape (n,); "" where unknown, which leaves no intervals and nothing to cross-fit.
+        scaling: the calibration in `p`; None for a model that has none.
+        fit: how it was fitted.
+        held_out: whether it was fitted on other patients. Where it was not, "after" is cross-fitted: each patient
+            is calibrated by the others.
+
+    Returns:
+        "before", and where there is a calibration "after" and "after_is": each of the scores of
+        `calibration_scores`, with `intervals` ({"ece": (low, high) or None, ...}).
+    """
+
+    def scores(probs: npt.ArrayLike) -> dict[str, Any]:
+        return calibration_scores(y, probs) | {"intervals": calibration_intervals(y, probs, patients)}
+
+    if scaling is None:
+        return {"before": scores(p)}
+    raw = scaling.undo(p)
+    if held_out:
+        return {"before": scores(raw), "after": scores(p), "after_is": "fitted on validation patients"}
+    ids = np.asarray(patients).astype(str)
+    if (ids == "").any() or np.unique(ids).size < 2:
+        return {"before": scores(raw)}
+    crossed = cross_fitted(y, raw, ids, FITS[fit])
+    return {
+        "before": scores(raw),
+        "after": scores(crossed.probs),
+        "after_is": f"cross-fitted: each patient calibrated by others, in {len(crossed.scalings)} parts",
+    }
+
+
+def decision_block(
+    y: npt.ArrayLike, p: npt.ArrayLike, threshold: float, abstention: dict[str, Any]
+) -> dict[str, Any]:
+    """Figures for a decision: sensitivity at fixed specificities, ranking of errors, what abstention leaves.
+
+    Args:
+        y: labels, shape (n,).
+        p: calibrated probabilities, shape (n,).
+        threshold: a patch is called IDC from this probability on.
+        abstention: of calibration.json: patches with low < p < high are left uncalled; {} for none.
+    """
+    truth, probs = np.asarray(y) == 1, np.asarray(p, dtype=np.float64)
+    points = {str(level): sensitivity_at_specificity(y, p, level)._asdict() for level in SPECIFICITIES}
+    block: dict[str, Any] = {"sensitivity_at_specificity": points, "aurc": aurc(y, p, threshold)}
+    low, high = abstention.get("low"), abstention.get("high")
+    if low is not None and high is not None and np.isfinite([low, high]).all():
+        called = ~((probs > low) & (probs < high))
+        wrong = (probs >= threshold) != truth
+        block["abstention"] = {
+            "low": low, "high": high, "coverage": float(called.mean()),
+            "error_rate": float(wrong[called].mean()) if called.any() else float("nan"),
+        }  # fmt: skip
+    return block

@@ -1,0 +1,114 @@
+"""Ensembles and D4 averaging are runs like any other: made, evaluated, compared, moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_training import easy, small_recipe, stage, train_small
+from typer.testing import CliRunner
+
+from ductal.cli import app
+from ductal.data.cohort import Cohort
+from ductal.data.split import Split
+from ductal.data.splitting import make_split
+from ductal.errors import RunError
+from ductal.evaluation.compare import leaderboard
+from ductal.evaluation.ensemble import combine
+from ductal.evaluation.evaluate import evaluate
+from ductal.inference.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def cohort(tiny_cohort: Cohort) -> Cohort:
+    return easy(tiny_cohort)
+
+
+@pytest.fixture(scope="module")
+def split(tiny_cohort: Cohort) -> Split:
+    return make_split(tiny_cohort, "random", seed=1)
+
+
+@pytest.fixture(scope="module")
+def runs(cohort: Cohort, split: Split, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("members")
+    watch = {"early_stopping": {"monitor": "val_loss"}}
+    recipe = small_recipe(stage("all", "all", 3, **watch))
+    return [train_small(recipe, cohort, split, folder / f"seed{seed}", seed=seed) for seed in (3, 4)]
+
+
+def logit(p: np.ndarray) -> np.ndarray:
+    p = p.astype(float).clip(1e-7, 1 - 1e-7)
+    return np.log(p / (1 - p))
+
+
+def test_an_ensemble_averages_calibrated_logits(
+    runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path
+) -> None:
+    out = combine(runs, cohort, split, tmp_path / "both")
+    shutil.move(out, tmp_path / "moved")  # it holds its networks
+    rows = split.rows(cohort, "val")
+    predictor = Predictor.from_run(tmp_path / "moved", exact=True)
+    found = predictor.predict(cohort.pixels, rows)
+    each = [logit(Predictor.from_run(run, exact=True).predict(cohort.pixels, rows)) for run in runs]
+    expected = np.mean(each, axis=0) / predictor.temperature + predictor.bias
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-expected)), atol=1e-3)
+    assert ((found > 0.1) & (found < 0.9)).any()
+    assert json.loads((tmp_path / "moved" / "calibration.json").read_text())["threshold"] == predictor.threshold
+    assert not predictor.d4
+
+
+def test_d4_is_a_property_of_the_run(runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path) -> None:
+    out = combine(runs[:1], cohort, split, tmp_path / "turned", d4=True)
+    predictor = Predictor.from_run(out, exact=True)
+    assert predictor.d4
+    patches = cohort.pixels[:8]
+    turned = np.rot90(patches, axes=(1, 2))
+    np.testing.assert_allclose(predictor.predict(turned), predictor.predict(patches), atol=1e-4)
+
+
+def test_it_is_evaluated_and_compared_like_any_run(
+    runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path
+) -> None:
+    out = combine(runs, cohort, split, tmp_path / "both", d4=True)
+    kept = [shutil.copytree(run, tmp_path / run.name) for run in runs]
+    for folder in (out, *kept):
+        evaluate(folder, cohort, split)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["d4"]
+    assert metrics["test"]["calibration"]["after"]["brier"] < 0.25
+    for name in ("report.html", "failures/patients.csv", "figures/reliability.png", "figures/risk_coverage.png"):
+        assert (out / name).stat().st_size > 0
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "Ensemble of small (seed 3), small (seed 4), D4 averaged" in text
+    assert "cross-fitted" in text
+    assert len(leaderboard([out, *kept])) == 3
+
+
+def test_what_cannot_be_combined(runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for chosen in ([], runs[:1], [runs[0], runs[0]]):
+        with pytest.raises(RunError, match="two runs or more"):
+            combine(chosen, cohort, split, out)
+    with pytest.raises(RunError, match="not a run folder"):
+        combine([runs[0], tmp_path], cohort, split, out)
+    with pytest.raises(RunError, match="another cohort or split"):
+        combine(runs, cohort, make_split(cohort, "random", seed=2), out)
+    both = combine(runs, cohort, split, tmp_path / "both")
+    with pytest.raises(RunError, match="holds no network"):
+        combine([runs[0], both], cohort, split, out)
+    assert not out.exists()
+
+
+def test_the_command(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "both"
+    arguments = ["ensemble", *map(str, runs), "--out", str(out), "--d4", "--threshold", "sensitivity:0.9"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "0.9" in json.loads((out / "calibration.json").read_text())["threshold_rule"]
+    result = CliRunner().invoke(app, [*arguments[:-1], "half"])
+    assert result.exit_code == RunError.exit_code
+    assert "balanced_accuracy" in result.output
