@@ -26,6 +26,8 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import make_split
 from ductal.errors import DataError
+from ductal.evaluation.temperature import Scaling
+from ductal.inference.engines import load_keras
 from ductal.inference.predictor import Predictor
 from ductal.training import callbacks, trainer
 from ductal.training.callbacks import is_collapsed
@@ -69,6 +71,18 @@ def read(run: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     return record, pd.read_csv(run / "history.csv"), pd.read_parquet(run / "predictions" / "val.parquet")
 
 
+def uncalibrated(run: Path) -> np.ndarray:
+    """The network's validation probabilities that were saved, before calibration."""
+    settings = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
+    return Scaling(settings["temperature"], settings["bias"]).undo(read(run)[2]["prob"])
+
+
+def of_the_model(run: Path, cohort: Cohort, split: Split) -> np.ndarray:
+    """What the saved network says of the validation patches."""
+    patches = cohort.pixels[split.rows(cohort, "val")]
+    return np.asarray(load_keras(run / "model.keras").predict_on_batch(patches))[:, 0].astype(float)
+
+
 @needs_imagenet
 def test_run_folder_is_complete(vgg_run: Path, tiny_cohort: Cohort, split: Split) -> None:
     files = {path.relative_to(vgg_run).as_posix() for path in vgg_run.rglob("*") if path.is_file()}
@@ -80,7 +94,8 @@ def test_run_folder_is_complete(vgg_run: Path, tiny_cohort: Cohort, split: Split
     calibration = json.loads((vgg_run / "calibration.json").read_text())
     assert calibration["labels"] == {"0": "not_cancer", "1": "cancer"}
     assert calibration["patch_size"] == 50
-    assert calibration["temperature"] == 1.0
+    assert 0.1 <= calibration["temperature"] <= 10.0
+    assert calibration["calibration"]["patients"] == len(split.parts["val"])
     predictions = read(vgg_run)[2]
     rows = split.rows(tiny_cohort, "val")
     assert predictions["patch_id"].tolist() == tiny_cohort.table["patch_id"].iloc[rows].tolist()
@@ -115,10 +130,12 @@ def test_run_record(vgg_run: Path, tiny_cohort: Cohort, split: Split) -> None:
 
 
 @needs_imagenet
-def test_history_of_cached_stages_agrees_with_the_whole_network(vgg_run: Path) -> None:
+def test_history_of_cached_stages_agrees_with_the_whole_network(
+    vgg_run: Path, tiny_cohort: Cohort, split: Split
+) -> None:
     _, history, predictions = read(vgg_run)
     best = history[history["best"]].iloc[-1]
-    label, prob = predictions["label"].to_numpy(), predictions["prob"].to_numpy().astype(float)
+    label, prob = predictions["label"].to_numpy(), of_the_model(vgg_run, tiny_cohort, split)
     loss = -np.log(np.where(label == 1, prob, 1 - prob)).mean()
     assert best["val_loss"] == pytest.approx(loss, rel=0.02)  # the cache is float16
     assert best["val_auc"] == pytest.approx(roc_auc_score(label, prob), abs=0.02)
@@ -133,15 +150,19 @@ def test_a_stage_that_makes_it_worse_is_given_up(tiny_cohort: Cohort, split: Spl
     assert history.groupby("stage", sort=False)["best"].sum().tolist() == [1, 0]
     assert record["stages_given_up"][0].startswith("Stage ruin is given up")
     kept = history[history["best"]].iloc[-1]
-    label, prob = predictions["label"].to_numpy(), predictions["prob"].to_numpy().astype(float)
+    label, prob = predictions["label"].to_numpy(), of_the_model(run, easy(tiny_cohort), split)
+    np.testing.assert_allclose(uncalibrated(run), prob, atol=1e-5)
     assert kept["stage"] == "all"
     assert kept["val_auc"] == pytest.approx(roc_auc_score(label, prob), abs=1e-6)
 
 
-def test_history_of_the_best_epoch_is_that_of_the_finished_model(small_run: Path) -> None:
+def test_history_of_the_best_epoch_is_that_of_the_finished_model(
+    small_run: Path, tiny_cohort: Cohort, split: Split
+) -> None:
     record, history, predictions = read(small_run)
     best = history[history["best"]].iloc[-1]
-    label, prob = predictions["label"].to_numpy(), predictions["prob"].to_numpy().astype(float)
+    label, prob = predictions["label"].to_numpy(), of_the_model(small_run, easy(tiny_cohort), split)
+    np.testing.assert_allclose(uncalibrated(small_run), prob, atol=1e-5)
     assert best["val_auc"] == pytest.approx(roc_auc_score(label, prob), abs=1e-6)
     assert best["val_accuracy"] == pytest.approx(((prob >= 0.5) == label).mean(), abs=1e-6)
     assert best["val_loss"] == pytest.approx(-np.log(np.where(label == 1, prob, 1 - prob)).mean(), rel=1e-4)
@@ -184,11 +205,12 @@ def test_early_stopping_goes_back_and_the_plateau_lowers_the_rate(
     recipe = small_recipe(
         stage("all", "all", 8, early_stopping={"patience": 3}, reduce_lr={"patience": 1, "factor": 0.5})
     )
-    _, history, predictions = read(train_small(recipe, tiny_cohort, split, tmp_path / "run"))
+    _, history, _ = read(train_small(recipe, tiny_cohort, split, tmp_path / "run"))
     assert history["val_auc"].tolist() == [0.6, 0.9, 0.7, 0.65, 0.62]
     assert history["best"].tolist() == [False, True, False, False, False]
-    np.testing.assert_allclose(predictions["prob"], seen[1], atol=1e-6)
-    assert abs(predictions["prob"].to_numpy() - seen[-1]).max() > 1e-4
+    plain = uncalibrated(tmp_path / "run")
+    np.testing.assert_allclose(plain, seen[1], atol=1e-6)
+    assert abs(plain - seen[-1]).max() > 1e-4
     np.testing.assert_allclose(history["learning_rate"], [1e-2, 1e-2, 1e-2, 5e-3, 2.5e-3], rtol=1e-5)
 
 

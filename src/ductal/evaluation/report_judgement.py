@@ -57,7 +57,7 @@ def decision_table(run: RunRecord) -> dict[str, Any] | None:
         found = next(iter(blocks.values()))["abstention"]
         between = f"{show('', found['low'])} and {show('', found['high'])}"
         for key, words in (
-            ("coverage", f"Share of patches called, if none between {between} is"),
+            ("coverage", f"Share of patches called, if none is between {between}"),
             ("error_rate", "Share of wrong calls among these"),
         ):
             rows.append([words, *(show("", block["abstention"][key]) for block in blocks.values())])
