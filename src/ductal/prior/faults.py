@@ -146,6 +146,12 @@ FAULTS = (
         training={"rescaled": True},
     ),
     Fault(
+        "batch-norm-training",
+        "BatchNorm of a pretrained network trains while it is fine-tuned, with Keras's momentum of 0.99.",
+        training={"norm_trains": True},
+        base=_PRETRAINED_CNN,
+    ),
+    Fault(
         "frozen-random",
         "The EfficientNet trained from scratch is frozen: random weights stay random.",
         training={"frozen": True},
@@ -156,12 +162,6 @@ FAULTS = (
         "EfficientNet is built with weights=None, and nobody adapts its normalisation layer.",
         training={"normalised": False},
         base=_EFFICIENTNET,
-    ),
-    Fault(
-        "batch-norm-training",
-        "BatchNorm of a pretrained network trains while it is fine-tuned, with Keras's momentum of 0.99.",
-        training={"norm_trains": True},
-        base=_PRETRAINED_CNN,
     ),
     Fault(
         "one-pixel-maps",

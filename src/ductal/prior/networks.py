@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from ductal.machine import cpu
 from ductal.prior.faults import Training
-from ductal.training.network import PATCH_PX, VGG_MEAN_RGB, Normalisation
+from ductal.training.network import PATCH_PX, VGG_MEAN_RGB, Normalisation, layers_in
 from ductal.training.weights import load_vgg16_imagenet
 
 CNN_FILTERS = (16, 32, 64, 64)
@@ -72,9 +73,11 @@ def _vgg16(training: Training, x: Any, weights_file: Path | None) -> Any:
         # The published kernels expect BGR less the channel means; `rescale=1/255` takes the place of both.
         x = keras.layers.Normalization(mean=list(VGG_MEAN_RGB), variance=[1.0, 1.0, 1.0])(x)
         x = keras.ops.flip(x, axis=-1)
-    base = keras.applications.VGG16(include_top=False, weights=None, input_tensor=x)
+    # It is never trained here, and 16 bits are several times faster where the processor multiplies in them.
+    with layers_in("mixed_bfloat16" if cpu().has_bfloat16 else "float32"):
+        base = keras.applications.VGG16(include_top=False, weights=None, input_tensor=x)
     load_vgg16_imagenet(base, weights_file)
-    return keras.layers.GlobalAveragePooling2D()(base.output)
+    return keras.layers.GlobalAveragePooling2D(dtype="float32")(base.output)
 
 
 def _efficientnet(training: Training, statistics: Normalisation, x: Any) -> Any:
