@@ -9,7 +9,7 @@ import typer
 
 from ductal.cli_options import BackboneChoice, Limit, Out, Seed, WeightsFile
 from ductal.console import bar, make_console, quiet_tensorflow, say
-from ductal.prior.faults import configurations, fault_named
+from ductal.prior.faults import FAULTS, configurations, fault_named
 
 tools = typer.Typer()
 
@@ -139,7 +139,7 @@ def prior(
     }
     if every == any(named.values()):
         raise typer.BadParameter("name one fault or more, for one configuration with them, or give --all instead")
-    faults = tuple(name for name, on in named.items() if on or every)
+    faults = tuple(fault.name for fault in FAULTS if every or named[fault.name])
     configurations(faults, backbone.value, one_by_one=every)  # a mistake is told before TensorFlow is imported
     quiet_tensorflow()
     from ductal.prior.demonstrate import Demonstration, demonstrate

@@ -63,7 +63,7 @@ def test_words_say_what_was_measured() -> None:
         "Patient ids are thrown away",
         "100% of the reported patches are of patients it was trained on, 25% are copies",
         f"It reports accuracy {good.accuracy:.3f} and balanced accuracy {good.balanced_accuracy:.3f}",
-        "Without the fault the true balanced accuracy is 0.850",
+        "The same network without the fault: true balanced accuracy 0.850",
         f"{good.prevalence:.1%} are IDC, of the hold-out {true.prevalence:.1%}",
     ):
         assert part in told

@@ -105,8 +105,8 @@ def in_words(outcome: Outcome) -> str:
     if configuration.training != configuration.honest:
         change = true.balanced_accuracy - outcome.honest.balanced_accuracy
         said.append(
-            f"Without the fault the true balanced accuracy is {outcome.honest.balanced_accuracy:.3f}: "
-            f"the fault changes it by {change:+.3f}."
+            f"The same network without the fault: true balanced accuracy {outcome.honest.balanced_accuracy:.3f} "
+            f"({change:+.3f} with it)."
         )
     if abs(reported.prevalence - true.prevalence) >= 0.01:
         said.append(
