@@ -59,6 +59,14 @@ class EngineChoice(StrEnum):
     tensorflow = "tensorflow"
 
 
+class BackboneChoice(StrEnum):
+    """Networks that `--backbone` of `ductal prior` takes."""
+
+    vgg16 = "vgg16"
+    cnn = "cnn"
+    efficientnetb0 = "efficientnetb0"
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random: selection, split, weights, order.", min=0)]
 Patients = Annotated[int | None, typer.Option(help="Keep this many patients, drawn at random.", min=1)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ductal.cli_options import Seed
-from ductal.console import bar, make_console, say
+from ductal.cli_options import BackboneChoice, Limit, Out, Seed, WeightsFile
+from ductal.console import bar, make_console, quiet_tensorflow, say
+from ductal.prior.faults import FAULTS, configurations, fault_named
 
 tools = typer.Typer()
 
@@ -51,8 +52,6 @@ def doctor() -> None:
     """What this machine offers, how fast each recipe trains on it, and what would make it faster."""
     from rich.table import Column, Table
 
-    from ductal.console import quiet_tensorflow
-
     quiet_tensorflow()  # before anything imports TensorFlow, which talks
     from ductal.doctor import examine
     from ductal.training.precision import cache_file
@@ -78,3 +77,76 @@ def doctor() -> None:
     say(console, "Forward and backward pass. Stages with frozen layers are faster; the optimizer costs a little.")
     for advice in diagnosis.advice or ["Nothing to change."]:
         say(console, f"- {advice}")
+
+
+def _switch(name: str) -> Any:
+    """The option that switches a fault of `ductal prior` on, explained in the fault's own words."""
+    return typer.Option(f"--{name}", help=fault_named(name).says, rich_help_panel="Faults")
+
+
+@tools.command()
+def prior(
+    source: Annotated[
+        Path | None, typer.Argument(help="Archive, folder or prepared cohort; without one, the synthetic cohort.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every fault, one after the other.")] = False,
+    leaky_split: Annotated[bool, _switch("leaky-split")] = False,
+    duplicated_patches: Annotated[bool, _switch("duplicated-patches")] = False,
+    no_test_set: Annotated[bool, _switch("no-test-set")] = False,
+    best_of_five: Annotated[bool, _switch("best-of-five")] = False,
+    first_200: Annotated[bool, _switch("first-200")] = False,
+    augmented_validation: Annotated[bool, _switch("augmented-validation")] = False,
+    shuffled_matrix: Annotated[bool, _switch("shuffled-matrix")] = False,
+    inverted_classes: Annotated[bool, _switch("inverted-classes")] = False,
+    double_rescale: Annotated[bool, _switch("double-rescale")] = False,
+    frozen_random: Annotated[bool, _switch("frozen-random")] = False,
+    unset_normalisation: Annotated[bool, _switch("unset-normalisation")] = False,
+    batch_norm_training: Annotated[bool, _switch("batch-norm-training")] = False,
+    one_pixel_maps: Annotated[bool, _switch("one-pixel-maps")] = False,
+    patients: Annotated[
+        int | None, typer.Option(help="Draw this many patients; 30 of an archive by default.", min=3)
+    ] = None,
+    limit_per_class: Limit = None,
+    epochs: Annotated[
+        int, typer.Option(help="Passes of a network that trains whole; 4 times as many of a head alone.", min=1)
+    ] = 8,
+    seed: Seed = 42,
+    backbone: Annotated[
+        BackboneChoice, typer.Option(help="Network of the faults that can be shown on any.")
+    ] = BackboneChoice.vgg16,
+    weights_file: WeightsFile = None,
+    out: Out = Path("ductal-prior"),
+) -> None:
+    """Show what the usual notebooks' mistakes do to the figure they report, and to the true one.
+
+    A demonstration of mistakes and no way to train: no model is kept, and no figure of it is a result. Faults that
+    are named are put into one configuration; --all shows them one after the other.
+    """
+    named = {
+        "leaky-split": leaky_split,
+        "duplicated-patches": duplicated_patches,
+        "no-test-set": no_test_set,
+        "best-of-five": best_of_five,
+        "first-200": first_200,
+        "augmented-validation": augmented_validation,
+        "shuffled-matrix": shuffled_matrix,
+        "inverted-classes": inverted_classes,
+        "double-rescale": double_rescale,
+        "frozen-random": frozen_random,
+        "unset-normalisation": unset_normalisation,
+        "batch-norm-training": batch_norm_training,
+        "one-pixel-maps": one_pixel_maps,
+    }
+    if every == any(named.values()):
+        raise typer.BadParameter("name one fault or more, for one configuration with them, or give --all instead")
+    faults = tuple(fault.name for fault in FAULTS if every or named[fault.name])
+    configurations(faults, backbone.value, one_by_one=every)  # a mistake is told before TensorFlow is imported
+    quiet_tensorflow()
+    from ductal.prior.demonstrate import Demonstration, demonstrate
+
+    demonstrate(
+        Demonstration(
+            faults, every, source, out, patients, limit_per_class, epochs, seed, backbone.value, weights_file
+        ),
+        make_console(),
+    )
