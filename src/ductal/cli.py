@@ -25,15 +25,17 @@ from ductal.cli_options import (
     Ratios,
     RunFolder,
     Seed,
+    Source,
     SplitName,
     SplitOption,
     WeightsFile,
+    check_source,
     names_in,
     ratios_in,
 )
 from ductal.cli_tools import tools
 from ductal.console import bar, make_console, say
-from ductal.errors import DataError, RunError
+from ductal.errors import RunError
 from ductal.files import sweep
 
 if TYPE_CHECKING:
@@ -272,7 +274,7 @@ def compare(
 @app.command()
 def predict(
     run_folder: RunFolder,
-    source: Annotated[Path, typer.Argument(help="An image, a folder or zip of images, or a prepared cohort.")],
+    source: Source,
     out: Annotated[Path, typer.Option("--out", help="CSV to write.")] = Path("predictions.csv"),
     d4: D4 = False,
     engine: Engine = EngineChoice.auto,
@@ -280,8 +282,7 @@ def predict(
     """Probability of IDC for patches, labelled or not, as a CSV file."""
     from ductal.inference.predict_files import predict_source
 
-    if not source.exists():
-        raise DataError(f"{source} does not exist. Name an image, a folder or zip of images, or a prepared cohort.")
+    check_source(source)
     console = make_console()
     with bar(console, "Predicting") as progress:
         table = predict_source(run_folder, source, out, d4=d4, engine=engine.value, progress=progress)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from ductal.errors import DuctalError, StorageError
+from ductal.errors import DataError, DuctalError, StorageError
 from ductal.files import is_disk_error
 
 INTERRUPTED = 130
@@ -49,6 +49,14 @@ class Profile(StrEnum):
 
     quick = "quick"
     full = "full"
+
+
+class MethodChoice(StrEnum):
+    """Methods that `--method` takes."""
+
+    grad_cam = "grad-cam"
+    occlusion = "occlusion"
+    both = "both"
 
 
 class EngineChoice(StrEnum):
@@ -93,6 +101,13 @@ WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG1
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
 Engine = Annotated[EngineChoice, typer.Option(help="auto: OpenVINO on a CPU where it is installed.")]
 D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]
+Source = Annotated[Path, typer.Argument(help="An image, a folder or zip of images, or a prepared cohort.")]
+
+
+def check_source(source: Path) -> None:
+    """Raises DataError where there are no images to read because there is nothing."""
+    if not source.exists():
+        raise DataError(f"{source} does not exist. Name an image, a folder or zip of images, or a prepared cohort.")
 
 
 def names_in(text: str | None) -> tuple[str, ...]:

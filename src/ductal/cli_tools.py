@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ductal.cli_options import BackboneChoice, Limit, Out, Seed, WeightsFile
+from ductal.cli_options import (
+    D4,
+    BackboneChoice,
+    Limit,
+    MethodChoice,
+    Out,
+    RunFolder,
+    Seed,
+    Source,
+    WeightsFile,
+    check_source,
+)
 from ductal.console import bar, make_console, quiet_tensorflow, say
 from ductal.prior.faults import FAULTS, configurations, fault_named
 
@@ -45,6 +56,34 @@ def synthesise(
             out, patients=patients, patches_per_patient=patches_per_patient, seed=seed, progress=progress
         )
     say(console, f"Synthetic archive: {out}")
+
+
+@tools.command()
+def explain(
+    run_folder: RunFolder,
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; an earlier explanation is replaced.")] = Path(
+        "explanations"
+    ),
+    method: Annotated[
+        MethodChoice, typer.Option(help="grad-cam, occlusion (needs only probabilities), or both, compared.")
+    ] = MethodChoice.both,
+    limit: Annotated[int, typer.Option(help="At most this many images, evenly over the source.", min=1)] = 24,
+    d4: D4 = False,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of Grad-CAM; the last with a map of at least 2 x 2 by default.")
+    ] = None,
+) -> None:
+    """Where in its patches a network finds what it calls: overlays, maps and a table."""
+    from ductal.inference.explain_files import explain_source, summary
+
+    check_source(source)
+    console = make_console()
+    with bar(console, "Explaining", "maps") as progress:
+        table = explain_source(
+            run_folder, source, out, method=method.value, limit=limit, d4=d4, layer=layer, progress=progress
+        )
+    say(console, f"{summary(table)}. Written to {out}")
 
 
 @tools.command()

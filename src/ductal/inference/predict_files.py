@@ -81,38 +81,78 @@ def predict_source(
     return table
 
 
+def read_patches(
+    source: str | Path, limit: int | None = None
+) -> tuple[list[str], np.ndarray, list[str]]:
+    """Images of `source`, decoded; for more than memory holds, see `predict_source`.
+
+    Args:
+        source: as for `predict_source`.
+        limit: at most this many, evenly over the source, in its order.
+
+    Returns:
+        (names, patches, problems) of n images: patches uint8 (n, 50, 50, 3), black where `problems` says why the
+        image is not usable; a problem is "" otherwise.
+
+    Raises:
+        DataError: no images there. UnsafeArchiveError: a hostile zip.
+    """
+    source = Path(source)
+    if (source / INFO).is_file():
+        cohort = Cohort.open(source)
+        names = cohort.table["patch_id"].tolist()
+        rows = _spread(len(names), limit)
+        return [names[row] for row in rows], np.array(cohort.pixels[rows]), [""] * len(rows)
+    names, contents = _images(source, limit)
+    patches, problems = _decode(list(contents))
+    return names, patches, problems
+
+
 def _predict_contents(
     predictor: Predictor, contents: Contents, total: int, progress: Callable[[int, int], None] | None
 ) -> tuple[np.ndarray, list[str]]:
     probs = np.full(total, np.nan, np.float32)
     problems: list[str] = []
     while chunk := list(islice(contents, CHUNK)):
-        start = len(problems)
-        patches = np.zeros((len(chunk), *PATCH_SHAPE), np.uint8)
-        good = []
-        for position, (content, trouble) in enumerate(chunk):
-            pixels, reason, detail = inspect(content) if content is not None else (None, "undecodable", trouble)
-            problems.append(f"{reason}: {detail}" if reason else "")
-            if pixels is not None and not reason:
-                patches[position] = pixels
-                good.append(position)
-        if good:
-            probs[start + np.array(good)] = predictor.predict(patches, np.array(good))
+        patches, troubles = _decode(chunk)
+        good = np.flatnonzero([not trouble for trouble in troubles])
+        if len(good):
+            probs[len(problems) + good] = predictor.predict(patches, good)
+        problems += troubles
         if progress:
             progress(len(problems), total)
     return probs, problems
 
 
-def _images(source: Path) -> tuple[list[str], Contents]:
-    """Names of the images in a file, folder or zip, and their contents in that order."""
+def _decode(chunk: list[tuple[bytes | None, str]]) -> tuple[np.ndarray, list[str]]:
+    """Patches uint8 (n, 50, 50, 3), and what is wrong with each, or ""."""
+    patches = np.zeros((len(chunk), *PATCH_SHAPE), np.uint8)
+    problems = []
+    for position, (content, trouble) in enumerate(chunk):
+        pixels, reason, detail = inspect(content) if content is not None else (None, "undecodable", trouble)
+        problems.append(f"{reason}: {detail}" if reason else "")
+        if pixels is not None and not reason:
+            patches[position] = pixels
+    return patches, problems
+
+
+def _spread(count: int, limit: int | None) -> np.ndarray:
+    """At most `limit` of so many rows, evenly spaced."""
+    return np.linspace(0, count - 1, min(count, limit or count)).astype(np.int64)
+
+
+def _images(source: Path, limit: int | None = None) -> tuple[list[str], Contents]:
+    """Names of the images in a file, folder or zip, at most `limit`, and their contents in that order."""
     if source.is_file() and source.suffix.lower() not in SUFFIXES:
         index = read_index(source)
         chosen = [row for row, name in enumerate(index.names) if name.lower().endswith(SUFFIXES)]
+        chosen = [chosen[at] for at in _spread(len(chosen), limit)]
         names = [index.names[row] for row in chosen]
         contents: Contents = ZipReader(source)(index.locations[chosen])
     else:
         files = [source] if source.is_file() else sorted(source.rglob("*"))
         files = [file for file in files if file.is_file() and file.suffix.lower() in SUFFIXES]
+        files = [files[at] for at in _spread(len(files), limit)]
         names = [file.name if file == source else file.relative_to(source).as_posix() for file in files]
         contents = (_read(file) for file in files)
     if not names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,21 @@ def d4_views(patches: np.ndarray) -> list[np.ndarray]:
     """The 8 rotations and flips of square patches (n, h, h, c)."""
     turned = [np.rot90(patches, k, axes=(1, 2)) for k in range(4)]
     return [*turned, *(view[:, :, ::-1] for view in turned)]
+
+
+def turned_back(views: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Maps (n, h, h) of the 8 views of `d4_views`, each as the patch itself lies."""
+    unflipped = [*views[:4], *(view[:, :, ::-1] for view in views[4:])]
+    return [np.rot90(view, -k % 4, axes=(1, 2)) for k, view in enumerate(unflipped)]
+
+
+def check_patches(patches: np.ndarray) -> None:
+    """Raises DataError for anything but uint8 RGB patches (n, 50, 50, 3)."""
+    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != PATCH_SHAPE:
+        raise DataError(
+            "Patches must be uint8 RGB of shape (n, 50, 50, 3) with values 0-255; do not rescale them. "
+            f"Received: {patches.dtype} {patches.shape}"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,11 +148,7 @@ class Predictor:
         Raises:
             DataError: wrong dtype or shape.
         """
-        if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != PATCH_SHAPE:
-            raise DataError(
-                "Patches must be uint8 RGB of shape (n, 50, 50, 3) with values 0-255; do not rescale them. "
-                f"Received: {patches.dtype} {patches.shape}"
-            )
+        check_patches(patches)
         chosen = np.arange(len(patches)) if rows is None else rows
         count = len(self.members)
         found = np.empty((count, 8 if self.d4 else 1, len(chosen)), np.float32)
