@@ -103,12 +103,17 @@ def test_what_cannot_be_combined(runs: list[Path], cohort: Cohort, split: Split,
     assert not out.exists()
 
 
-def test_the_command(runs: list[Path], tmp_path: Path) -> None:
+def test_the_command(runs: list[Path], cohort: Cohort, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "both"
     arguments = ["ensemble", *map(str, runs), "--out", str(out), "--d4", "--threshold", "sensitivity:0.9"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "0.9" in json.loads((out / "calibration.json").read_text())["threshold_rule"]
+    explain = ["explain", str(out), str(cohort.folder), "--limit", "1", "--out", str(tmp_path / "e")]
+    result = CliRunner().invoke(app, explain)
+    assert result.exit_code == RunError.exit_code
+    assert "is an ensemble" in result.output
+    assert not (tmp_path / "e").exists()
     result = CliRunner().invoke(app, [*arguments[:-1], "half"])
     assert result.exit_code == RunError.exit_code
     assert "balanced_accuracy" in result.output

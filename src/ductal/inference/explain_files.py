@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ductal.errors import DataError
+from ductal.errors import DataError, RunError
 from ductal.evaluation.figures import CLASS_NAMES
 from ductal.evaluation.figures_explain import explanations
 from ductal.files import atomic_folder
@@ -28,7 +28,7 @@ from ductal.inference.explain import (
     overlay,
 )
 from ductal.inference.predict_files import read_patches
-from ductal.inference.predictor import Predictor
+from ductal.inference.predictor import MEMBERS, Predictor
 
 Method = Literal["grad-cam", "occlusion", "both"]
 TABLE, MAPS, OVERLAYS = "explanations.csv", "maps.npz", "overlays"
@@ -167,6 +167,11 @@ def _explain(
             progress(len(shown) * total + done, methods * total)
 
     if method != "occlusion":
+        if (run_folder / MEMBERS).is_dir():
+            raise RunError(
+                f"{run_folder} is an ensemble, and Grad-CAM looks into one network. Name a folder below "
+                f"{run_folder / MEMBERS}, or use the method occlusion."
+            )
         model = load_keras(run_folder / "model.keras")
         from ductal.inference.taps import Tap
 
