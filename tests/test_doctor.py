@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,29 @@ def test_threads_are_what_a_container_s_share_is_good_for(
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert thread_limit() == expected
     assert available_cores() == (expected or 64)
+
+
+def test_nothing_of_tensorflow_is_printed() -> None:
+    script = (
+        "from ductal import cli_tools\n"
+        "from ductal.cli import main\n"
+        "quiet = cli_tools.quiet_tensorflow\n"
+        "def choose(recipe):\n"
+        "    import tensorflow as tf\n"
+        "    from ductal.training.precision import Choice\n"
+        "    tf.function(lambda x: x + 1)(tf.ones(3))\n"
+        "    return Choice('float32', False, {'float32': 23.0}, 'probe')\n"
+        "def then_replace_the_probe():\n"
+        "    quiet()\n"
+        "    from ductal import doctor\n"
+        "    doctor.choose_precision = choose\n"
+        "cli_tools.quiet_tensorflow = then_replace_the_probe\n"
+        "main()\n"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, "doctor"], capture_output=True, text=True, env=plain, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip().splitlines()[-1].startswith("- ")
+    assert not any(word in done.stdout for word in ("oneDNN custom", "cuda", "absl", "WARNING"))

@@ -26,6 +26,7 @@ from ductal.cli_options import (
     RunFolder,
     Seed,
     Source,
+    SplitFile,
     SplitName,
     SplitOption,
     WeightsFile,
@@ -74,6 +75,7 @@ def run(
         typer.Option(help="Recipes to train, separated by commas: names or .toml files; all six by default."),
     ] = None,
     split: SplitOption = SplitName.random,
+    split_file: SplitFile = None,
     ratios: Ratios = "0.7,0.15,0.15",
     fold: Fold = 0,
     folds: Folds = 5,
@@ -98,6 +100,7 @@ def run(
             out=out,
             recipes=names_in(recipes) or DEFAULT_RECIPES,
             split=split.value,
+            split_file=split_file,
             ratios=ratios_in(ratios),
             fold=fold,
             folds=folds,
@@ -181,6 +184,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
     cohort: Annotated[Path, typer.Option("--cohort", help="A prepared cohort.")] = Path("cohort"),
     split: SplitOption = SplitName.random,
+    split_file: SplitFile = None,
     ratios: Ratios = "0.7,0.15,0.15",
     fold: Fold = 0,
     folds: Folds = 5,
@@ -192,6 +196,7 @@ def train(
 ) -> None:
     """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
+    from ductal.data.split import load_split
     from ductal.data.splitting import make_split
     from ductal.experiment import load_recipes
     from ductal.experiment_data import audited
@@ -200,7 +205,11 @@ def train(
     console = make_console()
     settings = load_recipes((recipe,), profile.value, max_epochs)[0]
     patches = Cohort.open(cohort)
-    parts = make_split(patches, split.value, seed=seed, ratios=ratios_in(ratios), fold=fold, folds=folds)
+    parts = (
+        load_split(split_file, patches)
+        if split_file
+        else make_split(patches, split.value, seed=seed, ratios=ratios_in(ratios), fold=fold, folds=folds)
+    )
     audit = audited(patches, parts, console)
     parts.save(out / "split.json")
     folder = train_isolated(

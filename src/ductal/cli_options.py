@@ -91,6 +91,10 @@ PatientsCsv = Annotated[
     Path | None, typer.Option(help="CSV with columns file,patient for class folders without genuine names.")
 ]
 SplitOption = Annotated[SplitName, typer.Option("--split", help="How patients are divided.")]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(help="A split of your own, in the form of a run's split.json, instead of a named one."),
+]
 Ratios = Annotated[
     str, typer.Option(help="Train,validation,test shares of the random split, for instance 0.7,0.15,0.15.")
 ]

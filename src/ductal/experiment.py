@@ -15,7 +15,7 @@ from rich.console import Console
 from ductal.console import say
 from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
-from ductal.data.split import Split
+from ductal.data.split import Split, load_split
 from ductal.data.splitting import check_split_settings, make_split
 from ductal.errors import DuctalError, RecipeError, StorageError
 from ductal.evaluation.compare import leaderboard
@@ -40,6 +40,7 @@ class Plan:
         out: the folder for everything that is written.
         recipes: names or paths of recipes, trained in this order.
         split: name of the split (see `ductal.data.splitting.make_split`).
+        split_file: a split of one's own instead, as JSON (see `ductal.data.split.Split`).
         ratios, fold, folds: settings of the "random" and "kfold" splits.
         profile: "quick" (short stages, small inputs) or "full"; None is quick for the synthetic
             cohort and full for real patches.
@@ -54,6 +55,7 @@ class Plan:
     out: Path = Path("ductal-out")
     recipes: tuple[str, ...] = DEFAULT_RECIPES
     split: str = "random"
+    split_file: Path | None = None
     ratios: tuple[float, float, float] = (0.7, 0.15, 0.15)
     fold: int = 0
     folds: int = 5
@@ -93,8 +95,10 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     recipes = load_recipes(plan.recipes, plan.settled_profile(), plan.max_epochs)
     check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
     cohort = open_cohort(plan, console)
-    split = make_split(
-        cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds
+    split = (
+        load_split(plan.split_file, cohort)
+        if plan.split_file
+        else make_split(cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds)
     )
     audit = audited(cohort, split, console)
     split.save(plan.out / "split.json")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ductal.data.cohort import Cohort, CohortInfo
-from ductal.data.split import PARTS, Split, published_ids
+from ductal.data.split import PARTS, Split, load_split, published_ids
 from ductal.data.splitting import make_split
 from ductal.errors import DataError, HeldOutError, LeakError
 
@@ -216,3 +216,21 @@ def test_few_large_patients_among_many_small_ones_do_not_upset_the_shares() -> N
         counts = make_split(cohort, "random", seed=seed, ratios=(0.5, 0.25, 0.25)).count(cohort)
         shares = [counts[part]["patches"] / len(cohort) for part in PARTS]
         assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.02)
+
+
+def test_a_split_of_ones_own_keeps_what_the_cohort_has_and_says_what_not(tmp_path: Path) -> None:
+    cohort = fake({"a": (3, 2), "b": (3, 2), "c": (3, 2), "d": (1, 1)})
+    Split(name="mine", parts={"train": ["a", "zz"], "val": ["b"], "test": ["c"]}).save(tmp_path / "s.json")
+    split = load_split(tmp_path / "s.json", cohort)
+    assert (split.name, split.parts) == ("mine", {"train": ["a"], "val": ["b"], "test": ["c"]})
+    assert split.notes == [
+        "train: 1 of 2 listed are in this cohort", "left out: 1 of this cohort are in no part of the split"
+    ]  # fmt: skip
+    Split(name="mine", parts={"train": ["a"], "val": ["zz"]}).save(tmp_path / "none.json")
+    with pytest.raises(DataError, match="1 groups for val, and none of them"):
+        load_split(tmp_path / "none.json", cohort)
+    Split(name="mine", parts={"train": ["a"], "val": ["b"]}).save(tmp_path / "two.json")
+    assert load_split(tmp_path / "two.json", cohort).parts["test"] == []
+    (tmp_path / "leak.json").write_text('{"name": "x", "parts": {"train": ["a"], "val": ["a"]}}')
+    with pytest.raises(LeakError):
+        load_split(tmp_path / "leak.json", cohort)

@@ -44,7 +44,7 @@ def refused(tmp_path: Path, old: str, new: str) -> str:
 
 
 def test_the_six_of_the_comparison_are_shipped_and_valid() -> None:
-    assert sorted(DEFAULT_RECIPES) == recipe_names()
+    assert set(DEFAULT_RECIPES) < set(recipe_names())
     for name in DEFAULT_RECIPES:
         recipe = load_recipe(name)
         assert recipe.name == name

@@ -226,6 +226,17 @@ def test_monitoring_the_loss_looks_for_the_smallest_and_warm_up_rises(
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
 
 
+def test_the_cosine_falls_to_nothing_and_no_plateau_interferes(
+    tiny_cohort: Cohort, split: Split, tmp_path: Path
+) -> None:
+    settings = {"schedule": "cosine", "warmup_steps": 3, "reduce_lr": {"monitor": "val_loss", "patience": 1}}
+    recipe = small_recipe(stage("all", "all", 4, early_stopping={"patience": 9}, **settings))
+    _, history, _ = read(train_small(recipe, tiny_cohort, split, tmp_path / "run"))
+    steps = -(-len(split.rows(tiny_cohort, "train")) // recipe.batch_size)
+    share = (steps * np.arange(1, 5) - 3) / (4 * steps - 3)
+    np.testing.assert_allclose(history["learning_rate"], 1e-2 * (1 + np.cos(np.pi * share)) / 2, rtol=1e-4, atol=1e-8)
+
+
 @pytest.mark.parametrize("cached_views", [0, 1])
 def test_each_stage_trains_its_own_layers_and_no_others(
     cached_views: int, tiny_cohort: Cohort, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -131,6 +131,32 @@ class Split(BaseModel):
         return split
 
 
+def load_split(path: str | Path, cohort: Cohort) -> Split:
+    """A split of one's own, in the form `Split.save` writes, with what of it `cohort` has.
+
+    Raises:
+        DataError: it is not a split, or train or val has no group that is in the cohort.
+        LeakError: a group is in two parts.
+    """
+    split = Split.load(path)
+    known = set(group_ids(cohort, split.by)) - {""}
+    parts = {part: sorted(known.intersection(split.parts.get(part, []))) for part in PARTS}
+    notes = list(split.notes)
+    for part in PARTS:
+        listed = len(set(split.parts.get(part, [])))
+        if not parts[part] and (listed or part != "test"):
+            raise DataError(
+                f"The split {path} lists {listed} groups for {part}, and none of them is in the cohort "
+                f"{cohort.info.name!r}. Name patients as the cohort does."
+            )
+        if len(parts[part]) < listed:
+            notes.append(f"{part}: {len(parts[part])} of {listed} listed are in this cohort")
+    left = len(known.difference(*parts.values()))
+    if left:
+        notes.append(f"left out: {left} of this cohort are in no part of the split")
+    return split.model_copy(update={"parts": parts, "notes": notes})
+
+
 def group_ids(cohort: Cohort, by: Literal["patient", "content"]) -> pd.Series:
     """The id by which rows are kept together, one a row: the patient, or the sha1 of the pixels."""
     return cohort.table["patient" if by == "patient" else "sha1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -116,21 +117,25 @@ class BatchTicks(keras.callbacks.Callback):
         self._tick(batch + 1, float((logs or {}).get("loss", float("nan"))))
 
 
-class _WarmUp(keras.callbacks.Callback):
-    """Raise the learning rate linearly over the first `steps` batches of a stage."""
+class _Schedule(keras.callbacks.Callback):
+    """The learning rate of every batch: linear warm-up, then a cosine (Loshchilov & Hutter 2017) if asked for."""
 
-    def __init__(self, rate: float, steps: int) -> None:
+    def __init__(self, stage: Stage, steps: int) -> None:
         super().__init__()
-        self._rate, self._steps, self._done = rate, steps, 0
+        self._stage, self._planned, self._done = stage, stage.epochs * steps, 0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        if self._done < self._steps:
-            self._done += 1
-            self.model.optimizer.learning_rate.assign(self._rate * self._done / self._steps)
+        self._done += 1
+        warm, rate = self._stage.warmup_steps, self._stage.learning_rate
+        if self._done <= warm:
+            self.model.optimizer.learning_rate.assign(rate * self._done / warm)
+        elif self._stage.schedule == "cosine":
+            share = (self._done - warm) / max(self._planned - warm, 1)
+            self.model.optimizer.learning_rate.assign(rate * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0))))
 
 
-def stage_callbacks(stage: Stage) -> list[keras.callbacks.Callback]:
-    """EarlyStopping, ReduceLROnPlateau and the warm-up as `stage` asks for them."""
+def stage_callbacks(stage: Stage, steps: int) -> list[keras.callbacks.Callback]:
+    """EarlyStopping, and the learning rate as `stage` asks for it in epochs of `steps` batches."""
 
     def mode(monitor: str) -> str:
         return "min" if monitor == "val_loss" else "max"
@@ -139,15 +144,16 @@ def stage_callbacks(stage: Stage) -> list[keras.callbacks.Callback]:
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.EarlyStopping(
             monitor=stop.monitor, mode=mode(stop.monitor), patience=stop.patience, restore_best_weights=True
-        ),
-        keras.callbacks.ReduceLROnPlateau(
-            monitor=plateau.monitor,
-            mode=mode(plateau.monitor),
-            patience=plateau.patience,
-            factor=plateau.factor,
-            min_lr=plateau.min_learning_rate,
-        ),
+        )
     ]
-    if stage.warmup_steps:
-        callbacks.append(_WarmUp(stage.learning_rate, stage.warmup_steps))
-    return callbacks
+    if stage.schedule == "plateau":
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor=plateau.monitor,
+                mode=mode(plateau.monitor),
+                patience=plateau.patience,
+                factor=plateau.factor,
+                min_lr=plateau.min_learning_rate,
+            )
+        )
+    return [*callbacks, _Schedule(stage, steps)]

@@ -100,6 +100,8 @@ class Stage(_Settings):
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=1e-4, ge=0.0, lt=1.0)
     warmup_steps: int = Field(default=0, ge=0)  # batches over which the learning rate rises from 0
+    # "plateau" is `reduce_lr`; "cosine" falls to 0 over all epochs of the stage, and `reduce_lr` is not used
+    schedule: Literal["plateau", "cosine"] = "plateau"
     early_stopping: EarlyStopping = EarlyStopping()
     reduce_lr: ReduceLROnPlateau = ReduceLROnPlateau()
 

@@ -239,7 +239,7 @@ def _train_stage(job: _Job, stage: Stage, cached: tuple[Any, CachedFeatures] | N
         epochs=stage.epochs,
         verbose=0,
         shuffle=False,  # the feed shuffles
-        callbacks=[record, *stage_callbacks(stage), BatchTicks(job.progress.tick)],
+        callbacks=[record, *stage_callbacks(stage, feed.steps), BatchTicks(job.progress.tick)],
     )
     _close_stage(job, stage, record, before)
 
