@@ -116,7 +116,7 @@ def record_of(cohort: Cohort, split: Split) -> dict[str, Any]:
         "cohort": cohort.info.model_dump(mode="json"),
         "split": {"id": split.identity},
         "seed": 1,
-        "weights": "file a.h5",
+        "weights": "Keras cache",
     }
 
 
@@ -127,8 +127,15 @@ def test_only_the_same_settings_count_as_finished(tiny_cohort: Cohort, tmp_path:
     assert not is_trained(tmp_path, *asked)
     path.write_text(json.dumps(record_of(tiny_cohort, split)))
     assert is_trained(tmp_path, *asked)
+    assert not is_trained(tmp_path, *asked, Path("a.h5"))
+    path.write_text(json.dumps(record_of(tiny_cohort, split) | {"weights": "file a.h5"}))
     assert is_trained(tmp_path, *asked, Path("elsewhere/a.h5"))
     assert not is_trained(tmp_path, *asked, Path("b.h5"))
+    assert not is_trained(tmp_path, *asked)
+    scratch = record_of(tiny_cohort, split) | {"recipe": {"name": "a", "weights": "random"}, "weights": "random"}
+    path.write_text(json.dumps(scratch))
+    assert is_trained(tmp_path, {"name": "a", "weights": "random"}, *asked[1:], Path("b.h5"))
+    path.write_text(json.dumps(record_of(tiny_cohort, split)))
     assert not is_trained(tmp_path, {"name": "b"}, tiny_cohort, split, 1)
     assert not is_trained(tmp_path, {"name": "a"}, tiny_cohort, other, 1)
     assert not is_trained(tmp_path, {"name": "a"}, tiny_cohort, split, 2)

@@ -208,10 +208,18 @@ def is_trained(
             and record["cohort"]["selection"] == cohort.info.selection
             and record["split"]["id"] == split.identity
             and record["seed"] == seed
-            and (weights_file is None or record["weights"] == f"file {weights_file.name}")
+            and _same_weights(record, weights_file)
         )
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not what this version writes
         return False
+
+
+def _same_weights(record: dict[str, Any], weights_file: Path | None) -> bool:
+    """Whether the run started from what a training would start from now: no file, or the one of this name."""
+    if record["recipe"].get("weights") == "random":
+        return True
+    used: str = record["weights"]
+    return used == f"file {weights_file.name}" if weights_file else not used.startswith("file ")
 
 
 def is_finished(folder: Path, settings: dict[str, Any], cohort: Cohort, split: Split, seed: int) -> bool:

@@ -119,10 +119,10 @@ def test_another_folder_is_no_cohort(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_follows_content_not_order() -> None:
-    table = pd.DataFrame({"patch_id": ["b", "a"], "label": [0, 1], "sha1": ["1", "2"]})
-    assert fingerprint_of(table) == hashlib.sha1(b"a 1 2\nb 0 1\n").hexdigest()
+    table = pd.DataFrame({"patch_id": ["b", "a"], "patient": ["q", "p"], "label": [0, 1], "sha1": ["1", "2"]})
+    assert fingerprint_of(table) == hashlib.sha1(b"a p 1 2\nb q 0 1\n").hexdigest()
     assert fingerprint_of(table) == fingerprint_of(table[::-1])
-    for column, value in (("patch_id", "c"), ("label", 1), ("sha1", "3")):
+    for column, value in (("patch_id", "c"), ("patient", "p"), ("label", 1), ("sha1", "3")):
         changed = table.copy()
         changed.loc[0, column] = value
         assert fingerprint_of(changed) != fingerprint_of(table)

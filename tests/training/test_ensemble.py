@@ -83,7 +83,7 @@ def test_it_is_evaluated_and_compared_like_any_run(
     for name in ("report.html", "failures/patients.csv", "figures/reliability.png", "figures/risk_coverage.png"):
         assert (out / name).stat().st_size > 0
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert "Ensemble of small (seed 3), small (seed 4), D4 averaged" in text
+    assert "Ensemble of 2 x small, D4 averaged" in text
     assert "cross-fitted" in text
     assert len(leaderboard([out, *kept])) == 3
 

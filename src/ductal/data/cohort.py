@@ -128,11 +128,12 @@ class Cohort:
 
 
 def fingerprint_of(table: pd.DataFrame) -> str:
-    """Hex SHA-1 over the sorted lines ``<patch_id> <label> <sha1>``: equal for equal content in any order."""
-    lines = sorted(
-        f"{patch_id} {label} {sha1}\n"
-        for patch_id, label, sha1 in zip(table["patch_id"], table["label"], table["sha1"], strict=True)
-    )
+    """Hex SHA-1 over the sorted lines ``<patch_id> <patient> <label> <sha1>``: equal for equal content in any order.
+
+    The patient is in it because the same patches of other patients are divided otherwise.
+    """
+    columns = (table[name] for name in ("patch_id", "patient", "label", "sha1"))
+    lines = sorted(" ".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
     return hashlib.sha1("".join(lines).encode()).hexdigest()
 
 

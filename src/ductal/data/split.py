@@ -134,6 +134,8 @@ class Split(BaseModel):
 def load_split(path: str | Path, cohort: Cohort) -> Split:
     """A split of one's own, in the form `Split.save` writes, with what of it `cohort` has.
 
+    It cannot pass for one of `SPLIT_NAMES`: under such a name it is called "own (published)" and so on.
+
     Raises:
         DataError: it is not a split, or train or val has no group that is in the cohort.
         LeakError: a group is in two parts.
@@ -154,7 +156,8 @@ def load_split(path: str | Path, cohort: Cohort) -> Split:
     left = len(known.difference(*parts.values()))
     if left:
         notes.append(f"left out: {left} of this cohort are in no part of the split")
-    return split.model_copy(update={"parts": parts, "notes": notes})
+    name = f"own ({split.name})" if split.name in SPLIT_NAMES else split.name
+    return split.model_copy(update={"name": name, "parts": parts, "notes": notes})
 
 
 def group_ids(cohort: Cohort, by: Literal["patient", "content"]) -> pd.Series:

@@ -34,7 +34,9 @@ def leaderboard(
 ) -> pd.DataFrame:
     """One row a run, control models included, sorted by ROC AUC on `part` (the best first).
 
-    ROC AUC decides because it depends on no threshold. Columns without a suffix are taken at the
+    ROC AUC decides because it depends on no threshold. The reference "best" of the columns below is the model (not a
+    control) with the highest ROC AUC on validation patients: on test patients it was then chosen without them.
+    Columns without a suffix are taken at the
     threshold chosen on validation patients; those ending in ``_at_0.5`` at 0.5. Folds of one k-fold
     split are pooled into one row (`ductal.evaluation.folds`).
 
@@ -46,11 +48,11 @@ def leaderboard(
 
     Returns:
         Columns name (told apart where two runs have one), recipe, seed, settings (equal for runs that differ in
-        their seed only), title, control, track, part, patches, patients, prevalence, threshold, NO_THRESHOLD,
-        AT_THRESHOLD at both thresholds, patient_balanced_accuracy (macro mean), parameters, epochs,
+        their seed only), title, control, track, part, val_roc_auc, patches, patients, prevalence, threshold,
+        NO_THRESHOLD, AT_THRESHOLD at both thresholds, patient_balanced_accuracy (macro mean), parameters, epochs,
         train_seconds and perhaps note. Each metric has ``<metric>_low`` and ``<metric>_high``, its 95 %
         interval over patients, nan where there is none. With two runs or more, ``to_best`` and ``to_control``
-        say whether the ROC AUC is really higher or lower than that of the first row and of the best control
+        say whether the ROC AUC is really higher or lower than that of the best model and of the best control
         ("unclear" where chance explains it), and ``<metric>_minus_best`` (and ``_low``, ``_high``, ``_p``) by
         how much, for the metrics COMPARED; see `ductal.evaluation.differences`.
 
@@ -110,8 +112,9 @@ def _row(run: RunRecord, part: Part, table: pd.DataFrame) -> dict[str, Any]:
         "settings": _settings(run),
         "title": run.title,
         "control": run.control,
-        "track": "patch-only",
+        "track": "patch-only, D4 averaged" if run.metrics.get("d4") else "patch-only",
         "part": part,
+        "val_roc_auc": _val_auc(run),
         "patches": len(table),
         "patients": int((table["patient"].drop_duplicates() != "").sum()),
         "prevalence": _float(chosen["prevalence"]),
@@ -131,10 +134,24 @@ def _row(run: RunRecord, part: Part, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _val_auc(run: RunRecord) -> float:
+    """What may choose a model before test patients are looked at."""
+    block = run.metrics.get("val")
+    return _float(block["at_threshold"]["roc_auc"]) if block else np.nan
+
+
+def best_on_validation(rows: pd.DataFrame) -> int:
+    """Index of the model that validation patients would choose; of the first row where none has such figures."""
+    models = rows.loc[~rows["control"].astype(bool), "val_roc_auc"]
+    models = models if len(models) else rows["val_roc_auc"]
+    return int(models.idxmax()) if models.notna().any() else int(models.index[0])
+
+
 def _settings(run: RunRecord) -> str:
     """Equal for runs that differ in their seed only; a seed divides k folds anew, which is part of its doing."""
     split = "folds" if run.pooled else run.run.get("split", {}).get("id")
     same = [run.name, run.run.get("recipe"), run.run["cohort"].get("fingerprint"), split, run.run.get("profile")]
+    same += [run.metrics.get("d4"), run.run.get("precision"), run.run.get("weights")]
     return hashlib.sha1(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -150,10 +167,10 @@ def _with_interval(
 
 
 def _against_references(rows: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Add how every row differs from the first one and from the best control, as `leaderboard` says."""
+    """Add how every row differs from the best model and from the best control, as `leaderboard` says."""
     patches, models = _aligned(tables)
     controls = [index for index in rows.index[rows["control"].astype(bool)] if models[index] is not None]
-    references = {"best": 0} | ({"control": controls[0]} if controls else {})
+    references = {"best": best_on_validation(rows)} | ({"control": controls[0]} if controls else {})
     pairs: dict[tuple[int, int], dict[str, Difference]] = {}
     if patches is not None:
         draws = Resampling(patches.patients)
@@ -231,10 +248,12 @@ def _differences(runs: Sequence[RunRecord], tables: Sequence[pd.DataFrame]) -> l
 
 
 def _distinct_names(runs: Sequence[RunRecord]) -> list[str]:
-    names = [run.name for run in runs]
+    averaged = [bool(run.metrics.get("d4")) for run in runs]
+    mixed = len(set(averaged)) > 1
+    names = [f"{run.name}, D4" if mixed and d4 else run.name for run, d4 in zip(runs, averaged, strict=True)]
     return [
-        f"{run.name} ({run.folder.parent.name}/{run.folder.name})" if names.count(run.name) > 1 else run.name
-        for run in runs
+        f"{name} ({run.folder.parent.name}/{run.folder.name})" if names.count(name) > 1 else name
+        for name, run in zip(names, runs, strict=True)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,13 +63,14 @@ def combine(
     with atomic_folder(out) as folder:
         for number, source in enumerate(runs):
             _copy(source, folder / MEMBERS / f"{number}-{source.name}")
-        plain = {"threshold": 0.5, "temperature": 1.0, "d4": d4}
+        always = {"d4": d4, "members": len(runs)}
+        plain = {"threshold": 0.5, "temperature": 1.0} | always
         (folder / "calibration.json").write_text(to_json(plain), encoding="utf-8")
         probs = Predictor.from_run(folder, exact=True).predict(cohort.pixels, rows, progress=progress)
         judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule), "temperature")
         first = json.loads((runs[0] / "calibration.json").read_text(encoding="utf-8"))
         kept = {name: first[name] for name in ("labels", "patch_size", "spacing_um")}
-        (folder / "calibration.json").write_text(to_json(judged.settings | {"d4": d4} | kept), encoding="utf-8")
+        (folder / "calibration.json").write_text(to_json(judged.settings | always | kept), encoding="utf-8")
         record = _record(out.name, records, cohort, split, audit, d4=d4, rule=rule)
         record["timings"] = {"combine_seconds": time.perf_counter() - started}
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
@@ -105,22 +107,28 @@ def _copy(source: Path, target: Path) -> None:
 def _record(
     name: str, records: list[dict[str, Any]], cohort: Cohort, split: Split, audit: AuditReport, *, d4: bool, rule: str
 ) -> dict[str, Any]:
-    names = [f"{record['name']} (seed {record['seed']})" for record in records]
-    title = ("Ensemble of " if len(names) > 1 else "") + ", ".join(names) + (", D4 averaged" if d4 else "")
-    told = ("name", "recipe", "seed", "precision", "finished")
+    counts = Counter(record["name"] for record in records)
+    names = [name if count == 1 else f"{count} x {name}" for name, count in counts.items()]
+    title = ("Ensemble of " if len(records) > 1 else "") + ", ".join(names) + (", D4 averaged" if d4 else "")
+    told = ("name", "seed", "precision", "finished", "test_opened")
     members = [{key: record[key] for key in told} for record in records]
     return {
         "name": name,
         "control": False,
         "ensemble": True,
-        "recipe": {"name": name, "title": title, "d4": d4, "threshold": rule, "members": members},
+        "recipe": {
+            "name": name, "title": title, "d4": d4, "threshold": rule,
+            "members": [record["recipe"] for record in records],
+        },
+        "members": members,
         **describe_data(cohort, split, audit),
         "seed": records[0]["seed"],
         "weights": ", ".join(dict.fromkeys(record["weights"] for record in records)),
         "versions": package_versions("ductal", "keras", "numpy"),
         "device": "CPU",
         "precision": "float32",
-        "test_opened": 0,
+        # Whoever has seen figures of its members on test patients chose the ensemble with them in mind.
+        "test_opened": max(record["test_opened"] for record in records),
         "evaluated_on": [],
         "alarms": [alarm for record in records for alarm in record["alarms"]],
         "parameters": {

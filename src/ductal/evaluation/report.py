@@ -10,7 +10,7 @@ import pandas as pd
 
 from ductal.data.quality import RULES
 from ductal.evaluation import figures
-from ductal.evaluation.compare import load_runs, ranked
+from ductal.evaluation.compare import best_on_validation, load_runs, ranked
 from ductal.evaluation.report_model import METRICS, flat, inline, model_section
 from ductal.evaluation.runs import PART_WORDS, RunRecord, load_run
 from ductal.evaluation.tables import (
@@ -96,9 +96,10 @@ def verdict(rows: pd.DataFrame) -> str:
     """The result in plain words: the best model, on whom, and whether it really beats the control models."""
     is_control = rows["control"].astype(bool)
     models, controls = rows[~is_control], rows[is_control]
-    best = (models if len(models) else rows).iloc[0].to_dict()
+    best = rows.loc[best_on_validation(rows)].to_dict()
     patients = f" of {best['patients']:,} {PART_WORDS[best['part']]} patients" if best["patients"] else ""
-    lead = f"Best of {len(models)} models: {best['title']}" if len(models) > 1 else str(best["title"])
+    chosen = "Best of" if best["part"] == "val" else "Chosen on validation patients out of"
+    lead = f"{chosen} {len(models)} models: {best['title']}" if len(models) > 1 else str(best["title"])
     text = (
         f"{lead}. ROC AUC {cell(best, 'roc_auc')} and balanced accuracy "
         f"{cell(best, 'balanced_accuracy')} on {best['patches']:,} patches{patients}."
@@ -108,7 +109,7 @@ def verdict(rows: pd.DataFrame) -> str:
     control = controls.iloc[0]
     against = f"the best control model, {control['name']} (ROC AUC {show('', control['roc_auc'])})"
     if not best["roc_auc"] > control["roc_auc"]:
-        return f"{text} It does not beat {against}: nothing beyond colour was learned here."
+        return f"{text} It does not beat {against}: nothing here shows that it learned more than colour."
     if best.get("to_control", "n/a") == "n/a":
         return f"{text} It is above {against}; whether by more than chance cannot be said without patients."
     by = f"by {signed(best, 'roc_auc_minus_control')}, p {p_equals(best['roc_auc_minus_control_p'])}"

@@ -29,7 +29,7 @@ HEADINGS: tuple[tuple[str, str, str], ...] = (
     ("recall", "Recall", ""),
     ("specificity", "Specificity", ""),
     ("average_precision", "Average precision", ""),
-    ("to_best", "AUC against the best", "vs best"),
+    ("to_best", "AUC against the best on validation", "vs best"),
     ("to_control", "AUC against the best control", "vs control"),
     ("threshold", "Threshold", ""),
     ("balanced_accuracy_at_0.5", "Balanced accuracy at 0.5", ""),
@@ -46,7 +46,7 @@ WITH_INTERVAL = ("roc_auc", "balanced_accuracy", "f1", "average_precision")
 IN_TERMINAL = ("roc_auc", "balanced_accuracy")  # 80 characters hold no more
 TEXTS = ("name", "to_best", "to_control", "note")
 
-REFERENCES = {"best": "the best", "control": "the best control"}
+REFERENCES = {"best": "best on validation patients", "control": "the best control"}
 DIFFERENCE_HEADINGS = ("Model", "Against", "ROC AUC", "p", "Balanced accuracy", "p")
 DIFFERENCES_SAY = (
     "Each model less the one it is set against, on the same patches, with a 95 % interval over patients. p is of a "
@@ -143,7 +143,7 @@ def caption(rows: pd.DataFrame) -> str:
     of_patients = f" of {first['patients']:,} {word} patients" if first["patients"] else ""
     text = (
         f"{first['patches']:,} {'' if of_patients else word + ' '}patches{of_patients}, "
-        f"{_percent(first['prevalence'])} IDC; track {first['track']}; sorted by ROC AUC. "
+        f"{_percent(first['prevalence'])} IDC; track {' and '.join(rows['track'].unique())}; sorted by ROC AUC. "
         "Classes are called at the threshold that each model got on validation patients, "
         "unless a column says 0.5. "
     )

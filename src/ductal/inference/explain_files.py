@@ -107,7 +107,7 @@ def explain_source(
         )
     patches = patches[good]
     probs = predictor.predict(patches)
-    called = probs >= predictor.threshold
+    called = predictor.called(probs)
     explained = _explain(Path(run_folder), predictor, patches, called, method, layer, d4, progress)
     agreed = explained.agreement()
     table = _table(names, problems, good, probs, called, agreed, explained)

@@ -63,7 +63,7 @@ def predict_source(
         probs, problems = _predict_contents(predictor, contents, len(names), progress)
     parsed = [parse_patch_name(name) for name in names]
     # Not "False" for an image without a probability: it would be counted as a negative.
-    cancer = pd.array(probs >= predictor.threshold, dtype="boolean")
+    cancer = pd.array(predictor.called(probs), dtype="boolean")
     cancer[np.isnan(probs)] = pd.NA
     table = pd.DataFrame(
         {

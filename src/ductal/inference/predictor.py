@@ -118,7 +118,12 @@ class Predictor:
         folder = Path(folder)
         settings = read_settings(folder)
         inside = sorted(path.parent for path in (folder / MEMBERS).glob("*/model.keras"))
-        if inside:
+        if inside or settings["members"]:
+            if len(inside) != settings["members"]:
+                raise RunError(
+                    f"{folder} is an ensemble of {settings['members']} networks and {len(inside)} are there. "
+                    "Copy the whole folder again, or make it anew: ductal ensemble."
+                )
             members = []
             for member in inside:
                 own = read_settings(member)
@@ -129,6 +134,10 @@ class Predictor:
             members, threshold=settings["threshold"], temperature=settings["temperature"], bias=settings["bias"],
             d4=d4 or settings["d4"],
         )  # fmt: skip
+
+    def called(self, probs: np.ndarray) -> np.ndarray:
+        """bool (n,): which of these probabilities are called cancer, compared in float64 as all metrics are."""
+        return np.asarray(probs, np.float64) >= self.threshold
 
     @property
     def engine(self) -> Engine:
@@ -175,7 +184,7 @@ class Predictor:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """threshold, temperature, bias and d4 of a run's `calibration.json`. Raises RunError."""
+    """threshold, temperature, bias, d4 and number of members of a run's `calibration.json`. Raises RunError."""
     has_model = (folder / "model.keras").is_file() or (folder / MEMBERS).is_dir()
     if not has_model or not (folder / "calibration.json").is_file():
         raise RunError(
@@ -187,6 +196,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         return {
             "threshold": float(settings["threshold"]), "temperature": float(settings["temperature"]),
             "bias": float(settings.get("bias", 0.0)), "d4": bool(settings.get("d4", False)),
+            "members": int(settings.get("members", 0)),
         }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(

@@ -123,10 +123,11 @@ class _Schedule(keras.callbacks.Callback):
     def __init__(self, stage: Stage, steps: int) -> None:
         super().__init__()
         self._stage, self._planned, self._done = stage, stage.epochs * steps, 0
+        self._warm = min(stage.warmup_steps, self._planned // 3)  # a short stage shall reach its rate, too
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         self._done += 1
-        warm, rate = self._stage.warmup_steps, self._stage.learning_rate
+        warm, rate = self._warm, self._stage.learning_rate
         if self._done <= warm:
             self.model.optimizer.learning_rate.assign(rate * self._done / warm)
         elif self._stage.schedule == "cosine":

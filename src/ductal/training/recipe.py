@@ -93,13 +93,13 @@ class Stage(_Settings):
     """
 
     name: str = Field(min_length=1)
-    unfreeze: Literal["none", "all"] | PositiveInt | list[str]
+    unfreeze: Literal["none", "all"] | PositiveInt | Annotated[list[str], Field(min_length=1)]
     epochs: PositiveInt
     quick_epochs: PositiveInt = 1
     learning_rate: float = Field(gt=0.0, le=1.0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=1e-4, ge=0.0, lt=1.0)
-    warmup_steps: int = Field(default=0, ge=0)  # batches over which the learning rate rises from 0
+    warmup_steps: int = Field(default=0, ge=0)  # batches over which the rate rises from 0; a third of them at most
     # "plateau" is `reduce_lr`; "cosine" falls to 0 over all epochs of the stage, and `reduce_lr` is not used
     schedule: Literal["plateau", "cosine"] = "plateau"
     early_stopping: EarlyStopping = EarlyStopping()
