@@ -16,7 +16,7 @@ from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
 from ductal.data.split import Part, Split
 from ductal.errors import RunError
-from ductal.evaluation import figures, figures_decision
+from ductal.evaluation import figures, figures_decision, figures_training
 from ductal.evaluation.analysis import write_failures
 from ductal.evaluation.controls import CONTROLS
 from ductal.evaluation.judgement import MAX_ERROR, calibration_block, decision_block
@@ -70,7 +70,7 @@ def evaluate(
     write_text(folder / "metrics.json", to_json(metrics))
     (folder / "figures").mkdir(exist_ok=True)
     if not record.get("ensemble"):
-        figures.curves(pd.read_csv(folder / "history.csv"), folder / "figures" / "curves.png")
+        figures_training.curves(pd.read_csv(folder / "history.csv"), folder / "figures" / "curves.png")
     parts = record["evaluated_on"]
     _draw(folder, parts, cohort, predictor.threshold, settings)
     shown = pd.read_parquet(folder / "predictions" / f"{parts[-1]}.parquet")
