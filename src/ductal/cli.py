@@ -152,16 +152,26 @@ def evaluate(
     run_folder: RunFolder,
     cohort: Annotated[Path | None, typer.Option(help="The cohort, if it has moved since the training.")] = None,
     d4: D4 = False,
+    threshold_rule: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose the threshold anew, on validation patients: balanced_accuracy, sensitivity:0.95 or cost:5 "
+            "(a missed cancer as bad as 5 false alarms)."
+        ),
+    ] = None,
 ) -> None:
     """Final evaluation of a run: metrics, figures and report; opens the test patients and counts it."""
     from ductal.evaluation.compare import leaderboard
+    from ductal.evaluation.decision import ThresholdRule
     from ductal.evaluation.evaluate import evaluate as evaluate_run
     from ductal.evaluation.tables import to_rich_table
 
+    if threshold_rule is not None:
+        ThresholdRule.parse(threshold_rule)  # before anything is read
     console = make_console()
     patches, split = _data_of(run_folder, cohort)
     with bar(console, "Predicting") as progress:
-        evaluate_run(run_folder, patches, split, d4=d4, progress=progress)
+        evaluate_run(run_folder, patches, split, d4=d4, threshold_rule=threshold_rule, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))
     say(console, f"Report: {run_folder / 'report.html'}")
 

@@ -61,7 +61,7 @@ def model_section(run: RunRecord) -> dict[str, Any]:
         "anchor": f"run-{run.folder.name}",
         "figures": pictures,
         "pooled": run.pooled,
-        "tables": [_metrics_table(part, run.metrics[part]) for part in run.parts],
+        "tables": [metrics_table(part, run.metrics[part]) for part in run.parts],
         "alarms": record.get("alarms", []),
         "facts": _facts(run),
         "settings": flat(record.get("recipe", {})),
@@ -93,7 +93,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _metrics_table(part: Part, block: Mapping[str, Any]) -> dict[str, Any]:
+def metrics_table(part: Part, block: Mapping[str, Any]) -> dict[str, Any]:
+    """The METRICS of one part: at 0.5, at the threshold and as means over patients, with their intervals."""
     macro = block["per_patient"]
     intervals = block.get("intervals") or {}  # runs of an older version have none
 
