@@ -29,6 +29,7 @@ def _study(run: RunRecord) -> Answers:
         "use": " ".join(limits.intended_use()[:1]) + " Not for: " + limits.out_of_scope()[0],
         "design": "Patches with labels that existed before the training were used: retrospective.",
         "goal": "Development of a classifier and its internal evaluation.",
+        "explanations": "None in this run; `ductal explain` makes Grad-CAM and occlusion maps.",
         "limits": " ".join(limits.limits(run)[:2]) + " All of them: MODEL_CARD.md.",
         "details": "All settings: run.json and report.html of the run.",
         "users": "Users give patches; the program checks their size and type and nothing else.",
@@ -97,7 +98,7 @@ def _model(run: RunRecord) -> Answers:
 
 def _evaluation(run: RunRecord) -> Answers:
     if not run.parts:
-        return {"explanations": "", "external": "None by this run."}
+        return {"external": "None by this run."}
     part = run.parts[-1]
     block = run.metrics[part]
     intervals = block.get("intervals") or {}
