@@ -106,7 +106,8 @@ def front_matter(run: RunRecord) -> dict[str, str]:
             "metrics": measured,
         }  # fmt: skip
         front["model-index"] = [{"name": run.name, "results": [result]}]
-    return {key: json.dumps(value) for key, value in front.items()}
+    # Hubs show the head as HTML, too.
+    return {key: json.dumps(value).replace("<", "\\u003c") for key, value in front.items()}
 
 
 def _hub_results(run: RunRecord) -> list[dict[str, Any]]:
