@@ -35,8 +35,15 @@ def split(tiny_cohort: Cohort) -> Split:
     return make_split(tiny_cohort, "random", seed=1)
 
 
+@pytest.fixture(scope="module")
+def data(tiny_cohort: Cohort, split: Split) -> dict[str, Any]:
+    return describe_data(tiny_cohort, split, audit_split(tiny_cohort, split))
+
+
 @pytest.fixture
-def run(tiny_cohort: Cohort, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(
+    tiny_cohort: Cohort, split: Split, data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A run folder whose network sees the labels through noise."""
     noise = np.random.default_rng(3).normal(0, 0.9, len(tiny_cohort.labels))
     scores = (1 / (1 + np.exp(-(2.0 * tiny_cohort.labels - 1 + noise)))).astype(np.float32)
@@ -47,11 +54,15 @@ def run(tiny_cohort: Cohort, split: Split, tmp_path: Path, monkeypatch: pytest.M
         )
 
     monkeypatch.setattr("ductal.evaluation.evaluate.Predictor.from_run", predictor)
+    # Figures take most of the time, and have tests of their own.
+    for drawing in ("evaluate._draw", "figures_training.curves", "figures_failures.errors_by_distance",
+                    "figures_failures.errors_by_stain"):  # fmt: skip
+        monkeypatch.setattr(f"ductal.evaluation.{drawing}", lambda *_: None)
     folder = tmp_path / "runs" / "vgg16-full"
     folder.mkdir(parents=True)
     record = {
         "name": "vgg16-full", "recipe": {"name": "vgg16-full", "title": "for tests"}, "seed": 1, "test_opened": 0,
-        "timings": {}, **describe_data(tiny_cohort, split, audit_split(tiny_cohort, split)),
+        "timings": {}, **data,
     }  # fmt: skip
     (folder / "run.json").write_text(to_json(record))
     (folder / "calibration.json").write_text(json.dumps(CALIBRATION))
