@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ductal import __version__
+from ductal.cli_data import data
 from ductal.cli_options import (
     D4,
     Commands,
@@ -37,7 +38,6 @@ from ductal.cli_options import (
 from ductal.cli_tools import tools
 from ductal.console import bar, make_console, say
 from ductal.errors import RunError
-from ductal.files import sweep
 
 if TYPE_CHECKING:
     from ductal.data.cohort import Cohort
@@ -117,69 +117,6 @@ def run(
 
 
 @app.command()
-def fetch(
-    out: Annotated[Path, typer.Option("--out", help="File (.zip) or folder to download to.")] = Path(),
-    url: Annotated[str | None, typer.Option(help="Another address than the official one.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Download again although the file is there.")] = False,
-) -> None:
-    """Download the official IDC archive (1.6 GB), resuming where an earlier download stopped."""
-    from ductal.data.fetch import OFFICIAL_URL
-    from ductal.data.fetch import fetch as fetch_archive
-    from ductal.data.manifest import OFFICIAL
-
-    console = make_console()
-    expected = OFFICIAL if url is None else None
-    with bar(console, "Downloading", "bytes") as progress:
-        result = fetch_archive(out, url or OFFICIAL_URL, expected=expected, progress=progress, force=force)
-    found = result.manifest
-    how = "already there, verified" if result.verified_only else "downloaded and verified"
-    say(
-        console,
-        f"{result.path}: {how}; {found.patches:,} patches of {found.patients} patients, "
-        f"{found.positives:,} IDC, digest {found.digest}",
-    )
-
-
-@app.command()
-def prepare(
-    source: Annotated[Path, typer.Argument(help="Zip archive, unpacked folder, or two class folders.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the prepared cohort.")] = Path("cohort"),
-    patients: Patients = None,
-    limit_per_class: Limit = None,
-    seed: Seed = 42,
-    patients_csv: PatientsCsv = None,
-    as_folders: Annotated[
-        Path | None, typer.Option(help="Also write cancer/ and not_cancer/ folders of PNG files here.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; one a core by default.", min=1)] = None,
-) -> None:
-    """Decode and check all patches once, into a memory-mapped cohort folder."""
-    from ductal.data.store import export_folders
-    from ductal.data.store import prepare as prepare_cohort
-    from ductal.experiment_data import describe_cohort
-
-    console = make_console()
-    sweep(out)  # before the free space is looked at
-    with bar(console, "Reading") as progress:
-        cohort = prepare_cohort(
-            source,
-            out,
-            patients=patients,
-            limit_per_class=limit_per_class,
-            seed=seed,
-            patients_csv=patients_csv,
-            workers=workers,
-            progress=progress,
-        )
-    describe_cohort(cohort, console)
-    say(console, f"Cohort: {out}")
-    if as_folders is not None:
-        with bar(console, "Writing") as progress:
-            written = export_folders(cohort, as_folders, progress=progress)
-        say(console, f"{written:,} files in {as_folders}")
-
-
-@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
     cohort: Annotated[Path, typer.Option("--cohort", help="A prepared cohort.")] = Path("cohort"),
@@ -224,16 +161,26 @@ def evaluate(
     run_folder: RunFolder,
     cohort: Annotated[Path | None, typer.Option(help="The cohort, if it has moved since the training.")] = None,
     d4: D4 = False,
+    threshold_rule: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose the threshold anew, on validation patients: balanced_accuracy, sensitivity:0.95 or cost:5 "
+            "(a missed cancer as bad as 5 false alarms)."
+        ),
+    ] = None,
 ) -> None:
     """Final evaluation of a run: metrics, figures and report; opens the test patients and counts it."""
     from ductal.evaluation.compare import leaderboard
+    from ductal.evaluation.decision import ThresholdRule
     from ductal.evaluation.evaluate import evaluate as evaluate_run
     from ductal.evaluation.tables import to_rich_table
 
+    if threshold_rule is not None:
+        ThresholdRule.parse(threshold_rule)  # before anything is read
     console = make_console()
     patches, split = _data_of(run_folder, cohort)
     with bar(console, "Predicting") as progress:
-        evaluate_run(run_folder, patches, split, d4=d4, progress=progress)
+        evaluate_run(run_folder, patches, split, d4=d4, threshold_rule=threshold_rule, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))
     say(console, f"Report: {run_folder / 'report.html'}")
 
@@ -300,6 +247,7 @@ def predict(
     say(console, f"{len(table):,} images: {called:,} called cancer, {skipped:,} not usable. Written to {out}")
 
 
+app.add_typer(data)
 app.add_typer(tools)
 
 

@@ -1,4 +1,4 @@
-"""Commands beside the main way: what there is, what this machine can do, and data to try things on."""
+"""Commands beside the main way: what there is, what this machine can do, explanations, and mistakes on purpose."""
 
 from __future__ import annotations
 
@@ -38,24 +38,6 @@ def recipes() -> None:
         stages = ", ".join(f"{stage.name} ({stage.epochs})" for stage in recipe.stages)
         table.add_row(name, recipe.title, f"{recipe.input_px} px", stages)
     make_console().print(table)
-
-
-@tools.command()
-def synthesise(
-    out: Annotated[Path, typer.Argument(help="Zip file (.zip) or folder to write.")],
-    patients: Annotated[int, typer.Option(help="Number of patients.", min=1)] = 24,
-    patches_per_patient: Annotated[int, typer.Option(help="Patches of each patient.", min=1)] = 60,
-    seed: Seed = 42,
-) -> None:
-    """Write a synthetic archive in the layout of the real one, for trying things out."""
-    from ductal.data.synthetic import make_synthetic
-
-    console = make_console()
-    with bar(console, "Drawing", "patients") as progress:
-        make_synthetic(
-            out, patients=patients, patches_per_patient=patches_per_patient, seed=seed, progress=progress
-        )
-    say(console, f"Synthetic archive: {out}")
 
 
 @tools.command()

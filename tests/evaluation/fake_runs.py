@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ductal.evaluation import figures
+from ductal.evaluation import figures, figures_training
 from ductal.evaluation.metrics import best_threshold, evaluate_predictions
 
 # As many as the intervals need, and enough for a permutation test that can find something.
@@ -161,7 +161,7 @@ def _record(name: str, control: bool, parts: tuple[str, ...]) -> dict[str, Any]:
 
 def _draw(folder: Path, tables: dict[str, pd.DataFrame], threshold: float) -> None:
     out = folder / "figures"
-    figures.curves(history(("head", 3), ("all layers", 5)), out / "curves.png")
+    figures_training.curves(history(("head", 3), ("all layers", 5)), out / "curves.png")
     for part, table in tables.items():
         figures.confusion(table["label"], table["prob"], threshold, out / f"confusion_{part}.png")
     figures.roc_pr([(part, t["label"], t["prob"]) for part, t in tables.items()], out / "roc_pr.png")

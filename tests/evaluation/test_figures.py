@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ductal.errors import RunError
-from ductal.evaluation import figures
+from ductal.evaluation import figures, figures_training
 from ductal.evaluation.drawing import PALETTE, short
 from ductal.evaluation.metrics import binary_metrics
 
@@ -51,15 +51,15 @@ def check(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("full", [True, False])
 def test_curves(tmp_path: Path, stages: list[tuple[str, int]], full: bool) -> None:
     path = tmp_path / "curves.png"
-    assert figures.curves(fake.history(*stages, full=full), path) == path
+    assert figures_training.curves(fake.history(*stages, full=full), path) == path
     height = check(path).shape[0]
     assert (height > 900) == full
 
 
 def test_curves_mark_the_kept_epoch_and_the_stages(tmp_path: Path) -> None:
     history = fake.history(("head", 3), ("all", 4))
-    marked = check(figures.curves(history, tmp_path / "a" / "f.png"))
-    plain = check(figures.curves(history.assign(best=False, stage="all"), tmp_path / "b" / "f.png"))
+    marked = check(figures_training.curves(history, tmp_path / "a" / "f.png"))
+    plain = check(figures_training.curves(history.assign(best=False, stage="all"), tmp_path / "b" / "f.png"))
     orange = np.array([0xE6, 0x9F, 0x00])
     assert (marked == orange).all(axis=-1).sum() > 100
     assert not (plain == orange).all(axis=-1).any()
@@ -67,7 +67,7 @@ def test_curves_mark_the_kept_epoch_and_the_stages(tmp_path: Path) -> None:
 
 def test_no_epochs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no epochs"):
-        figures.curves(pd.DataFrame({"epoch": []}), tmp_path / "f.png")
+        figures_training.curves(pd.DataFrame({"epoch": []}), tmp_path / "f.png")
 
 
 def test_confusion(tmp_path: Path) -> None:

@@ -21,8 +21,11 @@ TABLES: tuple[tuple[str, str, str], ...] = (
     ("stain", "By stain", "Patches in five groups of equal size, from the palest to the darkest. Stain differs "
      "between patients and tissues, so a difference is a lead, not a cause."),
     ("mistakes", "The most confident mistakes", "Wrong calls that the model was surest of."),
-    ("suspects", "Labels to check", "Called against their label with high confidence and, where the neighbours are "
-     "known (column agreeing), in agreement with most of their labels. To look at, not to delete."),
+    ("suspects", "Labels to check: the model and the neighbours against the label", "Called against their label with "
+     "high confidence, and most of the neighbouring patches have the class that was called (agreeing: their share). "
+     "To look at, not to delete: a lone focus of tumour looks the same from here."),
+    ("suspects_alone", "Labels to check: the model alone against the label", "Called against their label with high "
+     "confidence, where too few neighbours are known to say anything. These may as well be mistakes of the model."),
 )  # fmt: skip
 
 
@@ -41,12 +44,16 @@ def write_failures(folder: Path, predictions: pd.DataFrame, cohort: Cohort, thre
     table = failures.place(predictions, cohort.table)
     rows = pd.Index(cohort.table["patch_id"]).get_indexer(table["patch_id"])
     densities = stain_densities(cohort.view(rows))
+    suspects = failures.label_suspects(table, threshold)
+    supported = suspects["agreeing"].notna()
     found = {
         "patients": failures.errors_by_patient(table, threshold),
         "distance": failures.errors_by_distance(table, threshold),
         "stain": failures.errors_by_stain(table, threshold, densities),
         "mistakes": failures.confident_mistakes(table, threshold),
-        "suspects": failures.label_suspects(table, threshold),
+        # Apart, since those that nothing but the model speaks for are many and would bury the others.
+        "suspects": suspects[supported],
+        "suspects_alone": suspects[~supported].drop(columns="agreeing"),
     }
     (folder / FOLDER).mkdir(exist_ok=True)
     for name, _, _ in TABLES:

@@ -7,7 +7,6 @@ import numpy.typing as npt
 from scipy import special
 
 from ductal.errors import RunError
-from ductal.evaluation.metrics import _checked
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -23,7 +22,21 @@ def checked(y: npt.ArrayLike, p: npt.ArrayLike) -> tuple[Bools, Floats]:
     Raises:
         RunError: shapes differ, a label is not 0 or 1, or a probability is not in [0, 1].
     """
-    return _checked(y, p)
+    labels, probs = np.asarray(y), np.asarray(p, dtype=np.float64)
+    if labels.ndim != 1 or labels.shape != probs.shape:
+        raise RunError(
+            "Labels and probabilities must be two flat arrays of one length. "
+            f"Received: shapes {labels.shape} and {probs.shape}."
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise RunError(f"Labels must be 0 or 1 (IDC). Received: {np.unique(labels)[:5].tolist()}.")
+    wrong = ~((probs >= 0) & (probs <= 1))
+    if wrong.any():
+        raise RunError(
+            f"Probabilities must be in [0, 1]. Received: {int(wrong.sum())} others, first {probs[wrong][0]}; "
+            "a nan means that the model diverged: lower the learning rate."
+        )
+    return labels.astype(bool), probs
 
 
 def logit(p: npt.ArrayLike) -> Floats:

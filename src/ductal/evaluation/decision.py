@@ -66,8 +66,12 @@ class ThresholdRule:
 
     @classmethod
     def parse(cls, text: str) -> ThresholdRule:
-        """Read "balanced_accuracy", "sensitivity" (0.95), "sensitivity:0.9" or "cost:5"; RunError otherwise."""
-        name, _, number = text.partition(":")
+        """Read "balanced_accuracy", "sensitivity" (0.95), "sensitivity:0.9" or "cost:5" ("=" does as well as ":").
+
+        Raises:
+            RunError: as the class, or the value is no number.
+        """
+        name, _, number = text.replace("=", ":", 1).partition(":")
         try:
             value = float(number) if number else DEFAULT_SENSITIVITY if name == "sensitivity" else None
         except ValueError as error:

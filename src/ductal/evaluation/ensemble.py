@@ -17,8 +17,10 @@ from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import RunError
+from ductal.evaluation.checklist import write_checklist
 from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.judgement import judge
+from ductal.evaluation.model_card import write_model_card
 from ductal.files import atomic_folder
 from ductal.inference.engines import IR_FOLDER
 from ductal.inference.predictor import MEMBERS, Predictor
@@ -76,6 +78,8 @@ def combine(
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
         save_predictions(folder, "val", cohort, rows, judged.probs)
+        write_model_card(folder)
+        write_checklist(folder)
     return out
 
 

@@ -16,11 +16,14 @@ from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
 from ductal.data.split import Part, Split
 from ductal.errors import RunError
-from ductal.evaluation import figures, figures_decision
+from ductal.evaluation import figures, figures_decision, figures_training
 from ductal.evaluation.analysis import write_failures
+from ductal.evaluation.checklist import write_checklist
 from ductal.evaluation.controls import CONTROLS
-from ductal.evaluation.judgement import MAX_ERROR, calibration_block, decision_block
+from ductal.evaluation.decision import ThresholdRule
+from ductal.evaluation.judgement import MAX_ERROR, calibration_block, decision_block, rechoose
 from ductal.evaluation.metrics import best_threshold, evaluate_predictions, join_labels
+from ductal.evaluation.model_card import write_model_card
 from ductal.evaluation.report import write_run_report
 from ductal.evaluation.temperature import Scaling
 from ductal.files import atomic_folder, write_text
@@ -36,47 +39,76 @@ def evaluate(
     split: Split,
     *,
     d4: bool = False,
+    threshold_rule: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained run on the validation patients, and on the test patients where there are any.
 
-    Writes predictions, `metrics.json`, figures, tables of failures and `report.html` into the run folder and counts
-    in `run.json` how often its test patients were opened.
+    Writes predictions, `metrics.json`, figures, tables of failures, `MODEL_CARD.md`, `CHECKLIST.md` and
+    `report.html` into the run folder and counts in `run.json` how often its test patients were opened.
 
     Args:
         run_folder: as written by `ductal.training.trainer.train`.
         cohort: the cohort it was trained on, or another one for which `split` was made.
         split: the split it was trained with.
         d4: average over the 8 rotations and flips of each patch; recorded with the metrics.
+        threshold_rule: choose the run's threshold anew, on its validation patients, and write it into
+            `calibration.json` (see `ThresholdRule.parse`); None keeps the one it has.
         progress: called with (patches done, patches in all) for each part.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        RunError: not a finished run, or trained on another cohort or split.
+        RunError: not a finished run, trained on another cohort or split, no such rule, or a rule together with
+            a `d4` that the run itself does not have.
     """
     folder = Path(run_folder)
+    rule = None if threshold_rule is None else ThresholdRule.parse(threshold_rule)
     record = _read_json(folder / "run.json")
     _check_same(record, cohort, split)
     predictor = Predictor.from_run(folder, d4=d4, exact=True)  # figures must not depend on the machine
+    settings = _read_json(folder / "calibration.json")
+    known: dict[bytes, np.ndarray] = {}
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        return predictor.predict(cohort.pixels, rows, progress=progress)
+        key = rows.tobytes()
+        if key not in known:
+            known[key] = predictor.predict(cohort.pixels, rows, progress=progress)
+        return known[key]
 
-    settings = _read_json(folder / "calibration.json")
-    metrics = _evaluate_parts(folder, record, cohort, split, predict, predictor.threshold, settings)
+    if rule is not None:
+        if d4 and not settings.get("d4"):
+            raise RunError(_D4_IS_ANOTHER_RUN)
+        rows = split.rows(cohort, "val")
+        settings = rechoose(settings, cohort.labels[rows], predict(rows), rule)
+    metrics = _evaluate_parts(folder, record, cohort, split, predict, settings["threshold"], settings)
     metrics |= {"d4": predictor.d4, "engine": predictor.engine.name}
+    if rule is not None:  # after the predictions, so that a failure leaves the run as it was
+        write_text(folder / "calibration.json", to_json(settings))
     write_text(folder / "metrics.json", to_json(metrics))
+    _write_findings(folder, record, cohort, settings)
+    return metrics
+
+
+_D4_IS_ANOTHER_RUN = (
+    "This run predicts without D4 averaging, so a threshold chosen with it would not be the run's. Leave --d4 out, "
+    "or make a run that always averages: ductal ensemble RUN --d4 --threshold RULE --out RUN-d4."
+)
+
+
+def _write_findings(folder: Path, record: dict[str, Any], cohort: Cohort, settings: dict[str, Any]) -> None:
+    """Everything that is made of predictions and metrics.json: figures, tables of failures, card, report."""
     (folder / "figures").mkdir(exist_ok=True)
     if not record.get("ensemble"):
-        figures.curves(pd.read_csv(folder / "history.csv"), folder / "figures" / "curves.png")
+        figures_training.curves(pd.read_csv(folder / "history.csv"), folder / "figures" / "curves.png")
     parts = record["evaluated_on"]
-    _draw(folder, parts, cohort, predictor.threshold, settings)
+    _draw(folder, parts, cohort, settings["threshold"], settings)
     shown = pd.read_parquet(folder / "predictions" / f"{parts[-1]}.parquet")
-    write_failures(folder, shown, cohort, predictor.threshold)
+    write_failures(folder, shown, cohort, settings["threshold"])
+    write_model_card(folder)
+    write_checklist(folder)
     write_run_report(folder)
-    return metrics
 
 
 def evaluate_control(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ductal.errors import RunError
 from ductal.evaluation.calibration import calibration_intervals, calibration_scores
 from ductal.evaluation.decision import ThresholdRule, sensitivity_at_specificity
 from ductal.evaluation.selective import abstention_for_error, aurc
@@ -51,17 +52,51 @@ def judge(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike, rule: Thres
     """
     scaling = FITS[fit](y, p, groups)
     probs = scaling.apply(p).astype(np.float32)
-    threshold = rule.choose(y, probs)
-    abstention = abstention_for_error(y, probs, threshold, MAX_ERROR)
+    decided = _decided(y, probs, rule)
     settings = {
         "temperature": scaling.temperature,
         "bias": scaling.bias,
         "calibration": asdict(scaling) | {"fit": fit},
+        **decided,
+    }
+    return Judged(scaling, decided["threshold"], probs, settings)
+
+
+def rechoose(settings: dict[str, Any], y: npt.ArrayLike, p: npt.ArrayLike, rule: ThresholdRule) -> dict[str, Any]:
+    """The content of calibration.json with a threshold chosen anew; the calibration itself stays.
+
+    Args:
+        settings: the content until now.
+        y: labels of validation patches, shape (n,).
+        p: their calibrated probabilities of IDC, shape (n,).
+        rule: how the threshold is chosen.
+
+    Returns:
+        `settings` with another threshold, rule and abstention. ``earlier_thresholds`` lists what was given up,
+        oldest first: whoever has seen test figures in between has chosen with them in mind.
+
+    Raises:
+        RunError: the patches lack a class that the rule needs, or as `binary_metrics`.
+    """
+    decided = _decided(y, p, rule)
+    if not np.isfinite(decided["threshold"]):
+        raise RunError(
+            f"The rule {rule.name} finds no threshold: the validation patients lack a class that it needs. "
+            "Use another rule, or train with validation patients of both classes."
+        )
+    given_up = {name: settings.get(name) for name in ("threshold", "threshold_rule")}
+    return settings | decided | {"earlier_thresholds": [*settings.get("earlier_thresholds", []), given_up]}
+
+
+def _decided(y: npt.ArrayLike, probs: npt.ArrayLike, rule: ThresholdRule) -> dict[str, Any]:
+    """Threshold and abstention on calibrated probabilities, as calibration.json holds them."""
+    threshold = rule.choose(y, probs)
+    abstention = abstention_for_error(y, probs, threshold, MAX_ERROR)
+    return {
         "threshold": threshold,
         "threshold_rule": rule.says,
         "abstention": {"max_error": MAX_ERROR, **abstention._asdict()},
     }
-    return Judged(scaling, threshold, probs, settings)
 
 
 def calibration_block(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ductal.errors import RunError
+from ductal.evaluation.arrays import checked
 from ductal.evaluation.bootstrap import patient_intervals
 
 PATIENT_METRICS = (
@@ -46,7 +47,7 @@ def binary_metrics(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float = 0.5) -
     Raises:
         RunError: shapes differ, a label is not 0 or 1, or a probability is not in [0, 1].
     """
-    truth, probs = _checked(y, p)
+    truth, probs = checked(y, p)
     called = probs >= threshold
     n, positives = truth.size, int(truth.sum())
     tp = int((called & truth).sum())
@@ -94,7 +95,7 @@ def per_patient_metrics(
     Raises:
         RunError: as `binary_metrics`.
     """
-    truth, probs = _checked(y, p)
+    truth, probs = checked(y, p)
     ids = np.asarray(patient).astype(str)
     if ids.shape != truth.shape:
         raise RunError(
@@ -140,7 +141,7 @@ def best_threshold(y: npt.ArrayLike, p: npt.ArrayLike) -> float:
     Raises:
         RunError: as `binary_metrics`.
     """
-    truth, probs = _checked(y, p)
+    truth, probs = checked(y, p)
     scores, positives, negatives = _by_score(truth, probs)
     if scores.size < 2 or not positives.sum() or not negatives.sum():
         return 0.5
@@ -235,25 +236,6 @@ def _refuse_duplicates(table: pd.DataFrame, what: str) -> None:
             f"{len(twice)} patch ids occur more than once in {what} (first: {twice.iloc[0]}), so they would "
             "count twice. Keep one row a patch."
         )
-
-
-def _checked(y: npt.ArrayLike, p: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Labels as bool and probabilities as float64, both of shape (n,); RunError when they are not that."""
-    labels, probs = np.asarray(y), np.asarray(p, dtype=np.float64)
-    if labels.ndim != 1 or labels.shape != probs.shape:
-        raise RunError(
-            "Labels and probabilities must be two flat arrays of one length. "
-            f"Received: shapes {labels.shape} and {probs.shape}."
-        )
-    if not np.isin(labels, (0, 1)).all():
-        raise RunError(f"Labels must be 0 or 1 (IDC). Received: {np.unique(labels)[:5].tolist()}.")
-    wrong = ~((probs >= 0) & (probs <= 1))
-    if wrong.any():
-        raise RunError(
-            f"Probabilities must be in [0, 1]. Received: {int(wrong.sum())} others, first {probs[wrong][0]}; "
-            "a nan means that the model diverged: lower the learning rate."
-        )
-    return labels.astype(bool), probs
 
 
 def _ratio(part: int, whole: int) -> float:

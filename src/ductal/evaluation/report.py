@@ -10,7 +10,9 @@ import pandas as pd
 
 from ductal.data.quality import RULES
 from ductal.evaluation import figures
+from ductal.evaluation.checklist import filled
 from ductal.evaluation.compare import best_on_validation, load_runs, ranked
+from ductal.evaluation.limits import intended_use, out_of_scope
 from ductal.evaluation.report_model import METRICS, flat, inline, model_section
 from ductal.evaluation.runs import PART_WORDS, RunRecord, load_run
 from ductal.evaluation.tables import (
@@ -46,7 +48,8 @@ def write_run_report(run_folder: Path) -> Path:
     run = load_run(run_folder)
     rows, _ = ranked([run])
     path = run.folder / "report.html"
-    context = _shared(f"Run {run.name}", [run], rows) | {"runs": [model_section(run)]} | _ALONE
+    context = _shared(f"Run {run.name}", [run], rows) | _ALONE
+    context |= {"runs": [model_section(run)], "checklists": filled(run)}
     write_text(path, _render(context))
     return path
 
@@ -78,12 +81,13 @@ def write_comparison_report(
     scores: list[figures.Scores] = [
         (name, table["label"].to_numpy(), table["prob"].to_numpy()) for name, table in single
     ]
-    drawn = {"leaderboard": figures.leaderboard_bars(rows, out / "figures" / "leaderboard.png")}
+    drawn = [(*_BARS, figures.leaderboard_bars(rows, out / "figures" / "leaderboard.png"))]
     if scores:
-        drawn["roc_pr"] = figures.roc_pr(scores, out / "figures" / "roc_pr.png")
+        drawn.append((*_ROC_PR, figures.roc_pr(scores, out / "figures" / "roc_pr.png")))
     context = _shared(title, runs, rows) | {
         "runs": [model_section(run) for run in runs if not run.control],
-        "comparison": {name: inline(path) for name, path in drawn.items()},
+        "checklists": [],
+        "comparison": [(what, look, inline(path)) for what, look, path in drawn],
         "differences": {"headings": DIFFERENCE_HEADINGS, "rows": difference_rows(rows), "says": DIFFERENCES_SAY},
         "seeds": {"headings": SEED_HEADINGS, "rows": seed_rows(rows), "says": SEEDS_SAY},
     }
@@ -143,8 +147,18 @@ def warnings_of(runs: Sequence[RunRecord], rows: pd.DataFrame) -> list[tuple[str
     return found
 
 
+_BARS = (
+    "Balanced accuracy and ROC AUC of every model",
+    "Look how far a model is above the hollow marks, the controls that see colours or nothing. Bars that overlap do "
+    "not show that two models are alike; the section Differences compares them patient by patient.",
+)
+_ROC_PR = (
+    "ROC and precision-recall curves of every model",
+    "Left: the nearer to the upper left corner the better, and the dotted diagonal is chance. Lines that cross are "
+    "better at different thresholds, not better altogether.",
+)
 # What a report of one run leaves out.
-_ALONE: dict[str, Any] = {"comparison": {}, "differences": {"rows": []}, "seeds": {"rows": []}}
+_ALONE: dict[str, Any] = {"comparison": [], "differences": {"rows": []}, "seeds": {"rows": []}}
 _SYNTHETIC = (
     "These patches were drawn by a program, not taken from patients. The figures show that the software "
     "works; they are no results about cancer."
@@ -180,6 +194,8 @@ def _shared(title: str, runs: Sequence[RunRecord], rows: pd.DataFrame) -> dict[s
     split = first.get("split", {})
     return {
         "title": title,
+        "use": intended_use(),
+        "not_for": out_of_scope(),
         "verdict": verdict(rows),
         "warnings": warnings_of(runs, rows),
         "board": _board(rows),
@@ -198,7 +214,10 @@ def _shared(title: str, runs: Sequence[RunRecord], rows: pd.DataFrame) -> dict[s
 
 
 def _board(rows: pd.DataFrame) -> dict[str, Any]:
-    shown = [(column, heading) for column, heading, _ in HEADINGS if column in rows]
+    # At 0.5 each model's own table has them, and a single run's has the rest: the board should fit a page.
+    wanted = {*WITH_INTERVAL, "name", "threshold", "note"} if len(rows) == 1 else {name for name, _, _ in HEADINGS}
+    shown = [(column, heading) for column, heading, _ in HEADINGS
+             if column in rows and column in wanted and not column.endswith("_at_0.5")]  # fmt: skip
     return {
         "headings": [(heading, column in TEXTS) for column, heading in shown],
         "rows": [

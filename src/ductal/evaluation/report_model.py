@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ductal.errors import RunError
+from ductal.evaluation.facts import calibration_facts
 from ductal.evaluation.folds import each_patient
+from ductal.evaluation.limits import limits
 from ductal.evaluation.report_judgement import calibration_tables, decision_table, failure_tables
 from ductal.evaluation.runs import PART_WORDS, Part, RunRecord
 from ductal.evaluation.tables import duration, interval_words, show
@@ -28,43 +30,53 @@ METRICS: tuple[tuple[str, str, str], ...] = (
     ("average_precision", "Average precision", "Mean precision over all recalls; chance is the prevalence."),
     ("brier", "Brier score", "Mean squared difference between probability and truth; 0 is perfect."),
 )  # fmt: skip
-FIGURES: tuple[tuple[str, str], ...] = (
-    ("curves", "Training and validation curves over all stages; stars mark the kept epochs"),
-    ("confusion_val", "Confusion matrix, validation patients"),
-    ("confusion_test", "Confusion matrix, test patients"),
-    ("roc_pr", "ROC and precision-recall curves"),
-    ("reliability", "Whether probabilities come true: marks on the diagonal do. Above it they are too low, below it "
-     "too high; where a bar crosses the diagonal, nothing is shown to be wrong"),
-    ("risk_coverage", "Errors left when only the most confident calls are made: the steeper the fall to the left, "
-     "the better the model knows when it is unsure"),
-    ("decision_curve", "Whether acting on the model pays: it does where its line is above both calling all patches "
-     "and calling none"),
-    ("errors_by_distance", "Errors by distance from the border of the tumour, on patients whose patches make up a "
-     "slide"),
-    ("errors_by_stain", "Errors from the palest to the darkest patches"),
-    ("samples", "The patches the model is surest about: right, missed and false alarms"),
+# File below figures/, the part of the report it belongs to, what it shows, and what to look for.
+FIGURES: tuple[tuple[str, str, str, str], ...] = (
+    ("curves", "training", "Training and validation curves over all stages; stars mark the kept epochs",
+     "Look whether the lines part: training that improves while validation does not is learning by heart. A "
+     "validation line that still rises at the end wants more epochs."),
+    ("confusion_val", "calls", "Confusion matrix, validation patients",
+     "Look at the cells off the diagonal: lower left is missed cancer, upper right are false alarms."),
+    ("confusion_test", "calls", "Confusion matrix, test patients",
+     "Look whether the shares are those of the validation patients; if not, the threshold does not carry over."),
+    ("roc_pr", "calls", "ROC and precision-recall curves",
+     "Left: the nearer to the upper left corner the better, and the dotted diagonal is chance. Right: the dotted "
+     "line is chance; read the precision where the recall is what you need."),
+    ("reliability", "calibration", "Whether probabilities come true",
+     "Marks on the diagonal do. Above it they are too low, below it too high; where a bar crosses the diagonal, "
+     "nothing is shown to be wrong."),
+    ("risk_coverage", "calibration", "Errors left when only the most confident calls are made",
+     "The steeper the fall to the left, the better the model knows when it is unsure. A line that starts high has "
+     "confident mistakes."),
+    ("decision_curve", "calibration", "Whether acting on the model pays",
+     "It does where its line is above both calling all patches and calling none."),
+    ("errors_by_distance", "failures", "Errors by distance from the border of the tumour, on patients whose patches "
+     "make up a slide", "Errors next to the border (1) are partly a matter of where the outline was drawn; look at "
+     "those far from it, which are the model's own."),
+    ("errors_by_stain", "failures", "Errors from the palest to the darkest patches",
+     "Look for triangles that part: missed cancer in one kind of stain and false alarms in another mean that colour "
+     "sways the model."),
+    ("samples", "failures", "The patches the model is surest about: right, missed and false alarms",
+     "Look at the two lower rows: what do the missed have in common, and would you have called them otherwise?"),
 )
 
 
 def model_section(run: RunRecord) -> dict[str, Any]:
     """Everything that the template shows of one run. Raises RunError when a file cannot be read."""
     record = run.run
-    pictures = [
-        (text, inline(run.folder / "figures" / f"{name}.png"))
-        for name, text in FIGURES
-        if not run.pooled and (run.folder / "figures" / f"{name}.png").is_file()
-    ]
     part = run.parts[-1]
     return {
         "name": run.name,
         "title": run.title,
         "anchor": f"run-{run.folder.name}",
-        "figures": pictures,
+        "figures": _pictures(run),
         "pooled": run.pooled,
-        "tables": [_metrics_table(part, run.metrics[part]) for part in run.parts],
+        "tables": [metrics_table(part, run.metrics[part]) for part in run.parts],
         "alarms": record.get("alarms", []),
         "facts": _facts(run),
         "settings": flat(record.get("recipe", {})),
+        "judged": calibration_facts(run),
+        "limits": limits(run),
         "versions": record.get("versions", {}),
         "calibration": calibration_tables(run),
         "decisions": decision_table(run),
@@ -72,6 +84,16 @@ def model_section(run: RunRecord) -> dict[str, Any]:
         "patients": _patient_rows(run, part),
         "patients_of": PART_WORDS[part],
     }
+
+
+def _pictures(run: RunRecord) -> dict[str, list[tuple[str, str, str]]]:
+    """The figures that are there, by the part of the report they belong to: (what, what to look for, picture)."""
+    found: dict[str, list[tuple[str, str, str]]] = {part: [] for _, part, _, _ in FIGURES}
+    for name, part, what, look in FIGURES:
+        path = run.folder / "figures" / f"{name}.png"
+        if not run.pooled and path.is_file():
+            found[part].append((what, look, inline(path)))
+    return found
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -93,7 +115,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _metrics_table(part: Part, block: Mapping[str, Any]) -> dict[str, Any]:
+def metrics_table(part: Part, block: Mapping[str, Any]) -> dict[str, Any]:
+    """The METRICS of one part: at 0.5, at the threshold and as means over patients, with their intervals."""
     macro = block["per_patient"]
     intervals = block.get("intervals") or {}  # runs of an older version have none
 

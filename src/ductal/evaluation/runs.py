@@ -47,6 +47,19 @@ class RunRecord:
         return bool(self.run.get("control", False))
 
     @property
+    def synthetic(self) -> bool:
+        """Whether the patches were drawn by a program."""
+        return bool(self.run["cohort"].get("synthetic"))
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """calibration.json; {} for a control model and for pooled folds, whose folds have one each."""
+        path = self.folder / "calibration.json"
+        if self.pooled or not path.is_file():
+            return {}
+        return _read_json(path, "so the run is not whole: train it again")
+
+    @property
     def pooled(self) -> bool:
         """Whether it stands for several runs, of a fold each."""
         return False
@@ -74,8 +87,8 @@ class RunRecord:
         return table.assign(threshold=float(self.metrics[part]["threshold"]), fold=0)
 
 
-def load_run(folder: str | Path) -> RunRecord:
-    """Read a finished run.
+def load_run(folder: str | Path, *, evaluated: bool = True) -> RunRecord:
+    """Read a finished run; with `evaluated` False also one that has no metrics.json yet, whose metrics are {}.
 
     Raises:
         RunError: the folder is missing, is no run, was not evaluated, or lacks a file.
@@ -84,8 +97,10 @@ def load_run(folder: str | Path) -> RunRecord:
     if not folder.is_dir():
         raise RunError(f"There is no run folder {folder}. Name a folder below runs/.")
     run = _read_json(folder / "run.json", "so this is no finished run: train it again")
-    metrics = _read_json(folder / "metrics.json", "so the run was not evaluated: run `ductal evaluate` on it")
-    if not isinstance(run.get("name"), str) or "cohort" not in run or "val" not in metrics:
+    measured = evaluated or (folder / "metrics.json").is_file()
+    otherwise = "so the run was not evaluated: run `ductal evaluate` on it"
+    metrics = _read_json(folder / "metrics.json", otherwise) if measured else {}
+    if not isinstance(run.get("name"), str) or "cohort" not in run or (measured and "val" not in metrics):
         raise RunError(f"{folder} holds no complete run: its name, cohort or validation metrics are missing.")
     untrained = run.get("control") or run.get("ensemble")
     record = RunRecord(folder, run, metrics, None if untrained else _read_history(folder))

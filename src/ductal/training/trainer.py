@@ -19,8 +19,10 @@ from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import DataError
+from ductal.evaluation.checklist import write_checklist
 from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.judgement import judge
+from ductal.evaluation.model_card import write_model_card
 from ductal.files import atomic_folder, scratch_folder
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, is_collapsed, stage_callbacks
@@ -291,4 +293,6 @@ def _write_run(out: Path, model: keras.Model, job: _Job, split: Split, record: d
         split.save(folder / "split.json")
         pd.DataFrame(job.history).to_csv(folder / "history.csv", index=False)
         save_predictions(folder, "val", job.cohort, rows, judged.probs)
+        write_model_card(folder)
+        write_checklist(folder)
     return out

@@ -1,0 +1,157 @@
+"""The final evaluation, with a stand-in for the network: what is written, and thresholds chosen anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fake_runs as fake
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ductal.cli import app
+from ductal.data.audit import audit_split
+from ductal.data.cohort import Cohort
+from ductal.data.split import Split
+from ductal.data.splitting import make_split
+from ductal.errors import RunError
+from ductal.evaluation.decision import ThresholdRule
+from ductal.evaluation.evaluate import evaluate
+from ductal.record import describe_data, to_json
+
+CALIBRATION = {
+    "temperature": 1.0, "bias": 0.0, "calibration": {"fit": "temperature", "patches": 40, "patients": 2},
+    "threshold": 0.5, "threshold_rule": "the first one", "abstention": {"max_error": 0.05, "low": 0.4, "high": 0.6},
+    "labels": {"0": "not_cancer", "1": "cancer"}, "patch_size": 50, "spacing_um": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def split(tiny_cohort: Cohort) -> Split:
+    return make_split(tiny_cohort, "random", seed=1)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_cohort: Cohort, split: Split) -> dict[str, Any]:
+    return describe_data(tiny_cohort, split, audit_split(tiny_cohort, split))
+
+
+@pytest.fixture
+def run(
+    tiny_cohort: Cohort, split: Split, data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A run folder whose network sees the labels through noise."""
+    noise = np.random.default_rng(3).normal(0, 0.9, len(tiny_cohort.labels))
+    scores = (1 / (1 + np.exp(-(2.0 * tiny_cohort.labels - 1 + noise)))).astype(np.float32)
+
+    def predictor(*_: Any, d4: bool = False, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(
+            d4=d4, threshold=0.5, engine=SimpleNamespace(name="stand-in"), predict=lambda _, rows, **__: scores[rows]
+        )
+
+    monkeypatch.setattr("ductal.evaluation.evaluate.Predictor.from_run", predictor)
+    # Figures take most of the time, and have tests of their own.
+    for drawing in ("evaluate._draw", "figures_training.curves", "figures_failures.errors_by_distance",
+                    "figures_failures.errors_by_stain"):  # fmt: skip
+        monkeypatch.setattr(f"ductal.evaluation.{drawing}", lambda *_: None)
+    folder = tmp_path / "runs" / "vgg16-full"
+    folder.mkdir(parents=True)
+    record = {
+        "name": "vgg16-full", "recipe": {"name": "vgg16-full", "title": "for tests"}, "seed": 1, "test_opened": 0,
+        "timings": {}, **data,
+    }  # fmt: skip
+    (folder / "run.json").write_text(to_json(record))
+    (folder / "calibration.json").write_text(json.dumps(CALIBRATION))
+    fake.history(("all", 3)).to_csv(folder / "history.csv", index=False)
+    split.save(folder / "split.json")
+    return folder
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / name).read_text())
+    return found
+
+
+def test_everything_is_written_and_the_threshold_stays(run: Path, tiny_cohort: Cohort, split: Split) -> None:
+    metrics = evaluate(run, tiny_cohort, split)
+    assert metrics["test"]["threshold"] == 0.5
+    assert read(run, "calibration.json") == CALIBRATION
+    for name in ("MODEL_CARD.md", "CHECKLIST.md", "report.html", "metrics.json", "failures/suspects.csv"):
+        assert (run / name).stat().st_size > 0
+    assert read(run, "run.json")["test_opened"] == 1
+
+
+@pytest.mark.parametrize("rule", ["sensitivity=0.95", "cost:5", "balanced_accuracy"])
+def test_a_threshold_is_chosen_anew_on_validation_patients(
+    run: Path, tiny_cohort: Cohort, split: Split, rule: str
+) -> None:
+    evaluate(run, tiny_cohort, split)
+    metrics = evaluate(run, tiny_cohort, split, threshold_rule=rule)
+    settings = read(run, "calibration.json")
+    val = pd.read_parquet(run / "predictions" / "val.parquet")
+    assert settings["threshold"] == ThresholdRule.parse(rule).choose(val["label"], val["prob"])
+    assert settings["threshold_rule"] == ThresholdRule.parse(rule).says
+    assert settings["earlier_thresholds"] == [{"threshold": 0.5, "threshold_rule": "the first one"}]
+    kept = ("temperature", "bias", "calibration", "labels", "patch_size")
+    assert [settings[name] for name in kept] == [CALIBRATION[name] for name in kept]
+    for part in ("val", "test"):
+        assert metrics[part]["threshold"] == read(run, "metrics.json")[part]["threshold"] == settings["threshold"]
+    assert read(run, "run.json")["test_opened"] == 2  # another look
+    for name in ("report.html", "MODEL_CARD.md"):
+        text = (run / name).read_text()
+        assert ThresholdRule.parse(rule).says in text
+        assert "0.500 (the first one)" in text
+
+
+def test_labels_of_test_patients_do_not_move_the_threshold(
+    run: Path, tiny_cohort: Cohort, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(run, tiny_cohort, split, threshold_rule="sensitivity:0.9")
+    before = read(run, "calibration.json")["threshold"]
+    opened: list[str] = []
+    rows = Split.rows
+
+    def watched(self: Split, cohort: Cohort, part: Any, **more: Any) -> np.ndarray:
+        opened.append(part)
+        return rows(self, cohort, part, **more)
+
+    def stop(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Split, "rows", watched)
+    monkeypatch.setattr("ductal.evaluation.evaluate._evaluate_parts", stop)
+    with pytest.raises(InterruptedError):
+        evaluate(run, tiny_cohort, split, threshold_rule="cost:5")
+    assert opened == ["val"]
+    assert read(run, "calibration.json")["threshold"] == before  # a failure leaves the run as it was
+
+
+def test_rules_that_cannot_be_are_refused(run: Path, tiny_cohort: Cohort, split: Split) -> None:
+    with pytest.raises(RunError, match="no threshold rule"):
+        evaluate(run, tiny_cohort, split, threshold_rule="best")
+    with pytest.raises(RunError, match="ductal ensemble"):
+        evaluate(run, tiny_cohort, split, threshold_rule="cost:5", d4=True)
+    assert read(run, "calibration.json") == CALIBRATION
+    assert read(run, "run.json")["test_opened"] == 0
+
+
+def test_from_the_command_line(run: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate", str(run), "--threshold-rule", "sensitivity=0.95"])
+    assert done.exit_code == 0, done.output
+    assert "0.95" in read(run, "calibration.json")["threshold_rule"]
+    refused = CliRunner().invoke(app, ["evaluate", str(run), "--threshold-rule", "best"])
+    assert refused.exit_code == 9
+    assert "balanced_accuracy, sensitivity, cost" in refused.output
+
+
+def test_doubts_that_neighbours_share_are_apart(run: Path, tiny_cohort: Cohort, split: Split) -> None:
+    evaluate(run, tiny_cohort, split)
+    shared = pd.read_csv(run / "failures" / "suspects.csv")
+    alone = pd.read_csv(run / "failures" / "suspects_alone.csv")
+    assert shared["agreeing"].notna().all()
+    assert "agreeing" not in alone
+    assert not set(shared["patch_id"]) & set(alone["patch_id"])
