@@ -20,6 +20,7 @@ from ductal.errors import DataError, ExportError, RunError
 from ductal.export import convert, formats, parity
 from ductal.export.formats import FORMATS, checked_format
 from ductal.export.graph import build, load_run
+from ductal.export.reference import Reference, reference_of
 from ductal.export.runtimes import OPENERS
 from ductal.export.sample import synthetic_patches
 from ductal.inference.predictor import Predictor
@@ -40,7 +41,7 @@ def small_model(seed: int, policy: str = "float32") -> keras.Model:
     x = keras.layers.MaxPooling2D(dtype=policy)(x)
     x = keras.layers.GlobalAveragePooling2D(dtype=policy)(x)
     x = keras.layers.Dropout(0.3, dtype=policy)(x)
-    logit = keras.layers.Dense(1, dtype="float32", kernel_initializer=keras.initializers.RandomNormal(stddev=4.0))(x)
+    logit = keras.layers.Dense(1, dtype="float32", kernel_initializer=keras.initializers.RandomNormal(stddev=20.0))(x)
     return keras.Model(inputs, keras.layers.Activation("sigmoid", dtype="float32")(logit))
 
 
@@ -122,7 +123,8 @@ def test_an_ensemble_with_d4_is_one_model(to: str, ensemble: Path, tmp_path: Pat
     assert done.contract["parity"]["source"].startswith("synthetic patches")
     assert len(done.contract["run"]["models"]) == 3
     assert done.contract["run"]["d4"] is True
-    assert done.contract["parity"]["largest_difference"] <= 1e-4
+    told = done.contract["parity"]
+    assert told["largest_difference"] <= 1e-4 + told["reference_resolution"]
 
 
 @pytest.mark.parametrize("to", ["openvino", "onnx", "litert"])
@@ -213,16 +215,38 @@ def test_a_converter_that_fails_is_named(run: Path, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
+def exactly(*probs: float) -> Reference:
+    values = np.array(probs, np.float32)
+    return Reference(values, values, values)
+
+
 def test_probabilities_that_are_none_are_refused() -> None:
-    probs = np.array([0.1, 0.9], np.float32)
-    for found in (np.array([0.1, np.nan], np.float32), probs[:1]):
+    for found in ([0.1, np.nan], [0.1]):
         with pytest.raises(ExportError, match="for 2 patches"):
-            parity.compare(probs, found, "float32", threshold=0.5, labels=None)
+            parity.compare(exactly(0.1, 0.9), np.array(found, np.float32), "float32", threshold=0.5, labels=None)
+
+
+def test_the_bound_of_float32_is_strict() -> None:
+    settings: dict[str, Any] = {"threshold": 0.5, "labels": None}
+    near, far = (np.array([0.1, 0.9 + off], np.float32) for off in (0.9e-4, 1.1e-4))
+    assert parity.compare(exactly(0.1, 0.9), near, "float32", **settings).largest_difference < 1e-4
+    with pytest.raises(ExportError, match="differ by up to"):
+        parity.compare(exactly(0.1, 0.9), far, "float32", **settings)
+
+
+def test_the_reference_knows_how_exact_it_is(run: Path, ensemble: Path) -> None:
+    single = reference_of(load_run(run), PATCHES)
+    np.testing.assert_allclose(single.probs, Predictor.from_run(run, engine="tensorflow").predict(PATCHES), atol=1e-6)
+    several = reference_of(load_run(ensemble), PATCHES)
+    for reference in (single, several):
+        assert (reference.low <= reference.probs).all()
+        assert (reference.probs <= reference.high).all()
+    assert single.resolution < 1e-5
 
 
 def test_eight_bits_that_cost_too_much_are_refused() -> None:
     labels = np.array([0, 0, 1, 1], np.int8)
-    run, export = np.array([0.3, 0.45, 0.55, 0.7], np.float32), np.array([0.3, 0.55, 0.45, 0.7], np.float32)
+    run, export = exactly(0.3, 0.45, 0.55, 0.7), np.array([0.3, 0.55, 0.45, 0.7], np.float32)
     with pytest.raises(ExportError, match=r"roc auc falls from 1\.000 to 0\.750"):
         parity.compare(run, export, "int8", threshold=0.5, labels=labels)
 

@@ -83,15 +83,15 @@ def export_run(
     if target.exists():
         raise ExportError(f"{target} is already there. Delete it, or name another folder with --out.")
     from ductal.export import contract, convert, parity, sample
+    from ductal.export.graph import load_run
+    from ductal.export.reference import reference_of
 
     record = _record(folder)
     tell(0, STEPS)
     patches = sample.take_sample(folder, record, Path(cohort) if cohort else None, precision)
-    from ductal.export.graph import load_run
-
     loaded = load_run(folder, d4=d4)
     tell(1, STEPS)
-    reference = loaded.predictor().predict(patches.patches)
+    reference = reference_of(loaded, patches.patches)
     told = contract.about(folder, loaded, record)
     tell(2, STEPS)
     with atomic_folder(target) as temporary:

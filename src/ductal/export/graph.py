@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ductal.errors import RunError
-from ductal.inference.engines import TensorFlowEngine, load_keras
+from ductal.inference.engines import Engine, TensorFlowEngine, load_keras
 from ductal.inference.predictor import MEMBERS, Member, Predictor, d4_views, read_settings
 
 SIDE = 50
@@ -40,9 +40,13 @@ class LoadedRun:
     bias: float
     d4: bool
 
-    def predictor(self) -> Predictor:
-        """The reference: the run's own Predictor, in float32, by TensorFlow."""
-        members = [Member(TensorFlowEngine(item.model), item.temperature, item.bias) for item in self.networks]
+    def predictor(self, engines: Sequence[Engine] | None = None) -> Predictor:
+        """The run's own Predictor, in float32, by TensorFlow, or by `engines` in the order of `networks`."""
+        engines = engines or [TensorFlowEngine(item.model) for item in self.networks]
+        members = [
+            Member(engine, item.temperature, item.bias)
+            for engine, item in zip(engines, self.networks, strict=True)
+        ]
         return Predictor(
             members, threshold=self.threshold, temperature=self.temperature, bias=self.bias, d4=self.d4
         )

@@ -17,6 +17,7 @@ import ductal
 from ductal.errors import ExportError
 from ductal.evaluation.metrics import binary_metrics
 from ductal.export.formats import BOUNDS, INT8_COST, Format
+from ductal.export.reference import Reference
 from ductal.machine import available_cores
 
 MINUTES = 30  # after which a runtime is taken to hang
@@ -29,6 +30,7 @@ class Comparison:
     largest_difference: float
     mean_difference: float
     bound: float
+    reference_resolution: float
     calls_changed: int
     reference_range: tuple[float, float]
     cost: dict[str, dict[str, float]]
@@ -81,12 +83,12 @@ def _answer(command: list[str], chosen: Format) -> dict[str, Any]:
 
 
 def compare(
-    reference: np.ndarray, found: np.ndarray, precision: str, *, threshold: float, labels: np.ndarray | None
+    reference: Reference, found: np.ndarray, precision: str, *, threshold: float, labels: np.ndarray | None
 ) -> Comparison:
     """Compare an export's probabilities with the run's.
 
     Args:
-        reference: float32 (n,), of the run's Predictor in float32.
+        reference: of the run.
         found: float32 (n,), of the exported model.
         precision: sets the bounds.
         threshold: of the run.
@@ -95,21 +97,22 @@ def compare(
     Raises:
         ExportError: a bound is passed, or a probability is missing or no number.
     """
-    if found.shape != reference.shape or not np.isfinite(found).all():
+    expected = reference.probs
+    if found.shape != expected.shape or not np.isfinite(found).all():
         raise ExportError(
             f"The exported model gives {found.shape} probabilities, {int((~np.isfinite(found)).sum())} of them no "
-            f"numbers, for {len(reference)} patches. Nothing was kept. Choose another format."
+            f"numbers, for {len(expected)} patches. Nothing was kept. Choose another format."
         )
-    apart = np.abs(found.astype(np.float64) - reference)
-    changed = (found >= threshold) != (reference >= threshold)
+    apart = np.abs(found.astype(np.float64) - expected)
+    changed = (found >= threshold) != (expected >= threshold)
     compared = Comparison(
-        float(apart.max()), float(apart.mean()), BOUNDS[precision], int(changed.sum()),
-        (float(reference.min()), float(reference.max())), _cost(reference, found, threshold, labels),
+        float(apart.max()), float(apart.mean()), BOUNDS[precision], reference.resolution, int(changed.sum()),
+        (float(expected.min()), float(expected.max())), _cost(expected, found, threshold, labels),
     )  # fmt: skip
-    if compared.largest_difference > compared.bound:
+    if reference.distance(found).max() > compared.bound:
         raise ExportError(
             f"The exported model is not the run: its probabilities differ by up to {compared.largest_difference:.2g} "
-            f"on {len(reference)} patches, and {compared.bound:g} is allowed in {precision}. Nothing was kept. "
+            f"on {len(expected)} patches, and {compared.bound:g} is allowed in {precision}. Nothing was kept. "
             "Choose another format or precision, and report this."
         )
     for name, allowed in INT8_COST.items() if precision == "int8" and compared.cost else ():
@@ -117,7 +120,7 @@ def compare(
         if run - export > allowed:
             raise ExportError(
                 f"8 bits cost too much: {name.replace('_', ' ')} falls from {run:.3f} to {export:.3f} on "
-                f"{len(reference)} validation patches, and {allowed:g} is allowed. Nothing was kept. "
+                f"{len(expected)} validation patches, and {allowed:g} is allowed. Nothing was kept. "
                 "Choose --precision float16."
             )
     return compared

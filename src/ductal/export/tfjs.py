@@ -34,8 +34,8 @@ def write_graph_model(function: Callable[..., Any], path: Path, *, half: bool, a
 
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())  # type: ignore[attr-defined]
     source, target = frozen.inputs[0].name, frozen.outputs[0].name
-    nodes, weights = [], []
-    for node in _needed(frozen.graph.as_graph_def(), _node_of(target)):
+    graph, nodes, weights = frozen.graph.as_graph_def(), [], []
+    for node in _needed(graph, _node_of(target)):
         if node.op == "Const":
             weights.append(_weight(node, half=half))
         nodes.append(_as_json(node))
@@ -49,7 +49,7 @@ def write_graph_model(function: Callable[..., Any], path: Path, *, half: bool, a
             "outputs": {OUTPUT: _tensor(target, "DT_FLOAT", [-1])},
         },
         "userDefinedMetadata": about,
-        "modelTopology": {"node": nodes, "versions": {"producer": frozen.graph.versions.producer}},
+        "modelTopology": {"node": nodes, "versions": {"producer": graph.versions.producer}},
         "weightsManifest": [manifest],
     }
     path.write_text(json.dumps(content), encoding="utf-8")
