@@ -1,6 +1,6 @@
 """A run in every format: size, images/s, and the largest difference from the run in float32.
 
-    python benchmarks/export_table.py RUN [--cohort DIR] [--out DIR] [--only FORMAT ...]
+    python benchmarks/export_table.py RUN [--cohort DIR] [--out DIR] [--only FORMAT ...] [--precision P ...]
 
 Exports into a temporary folder (or --out), prints a Markdown table and then one JSON object. Speeds are those of
 each format's own runtime, batches of 64 one after the other, all cores. What cannot be had here has its reason in
@@ -18,7 +18,7 @@ from typing import Any
 from ductal.console import quiet_tensorflow
 from ductal.errors import ExportError
 from ductal.export.export import export_run
-from ductal.export.formats import FORMATS
+from ductal.export.formats import BOUNDS, FORMATS
 from ductal.machine import cpu
 
 HEADER = (
@@ -49,13 +49,14 @@ def main() -> None:
     parser.add_argument("--cohort", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="+", choices=list(FORMATS), default=list(FORMATS))
+    parser.add_argument("--precision", nargs="+", choices=list(BOUNDS), default=list(BOUNDS))
     options = parser.parse_args()
     quiet_tensorflow()
     found: list[dict[str, Any]] = []
     print(HEADER, flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for to in options.only:
-            for precision in FORMATS[to].precisions:
+            for precision in (name for name in FORMATS[to].precisions if name in options.precision):
                 target = (options.out or Path(scratch)) / f"{to}-{precision}"
                 try:
                     told = export_run(
