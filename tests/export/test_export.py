@@ -34,6 +34,7 @@ def small_model(seed: int, policy: str = "float32") -> keras.Model:
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((50, 50, 3), dtype="uint8", name="patches")
     x = keras.layers.Rescaling(1 / 60, offset=-2.0, dtype="float32")(inputs)
+    x = keras.layers.Normalization(mean=[0.1, 0.0, 0.2], variance=[0.9, 1.1, 1.0], dtype="float32")(x)
     x = keras.layers.Resizing(32, 32, dtype="float32")(x)
     x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", dtype=policy)(x)
     x = keras.layers.BatchNormalization(dtype=policy)(x)
@@ -74,6 +75,12 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_member(member, number + 1, {"threshold": 0.5, "temperature": temperature, "bias": bias})
     (folder / "calibration.json").write_text(json.dumps(CALIBRATION | {"d4": True}))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass tells a speed; that it is a good one is no matter here."""
+    monkeypatch.setattr(parity, "TIMED_SECONDS", 0.0)
 
 
 def need(to: str, precision: str = "float32") -> None:
@@ -176,7 +183,7 @@ def test_a_mixed_precision_network_is_exported_in_float32(tmp_path: Path) -> Non
     np.testing.assert_allclose(build(load_run(mixed))(PATCHES)["probability"], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", ["openvino", "onnx", "litert", "tfjs"])
 def test_a_sabotaged_conversion_leaves_nothing(
     to: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

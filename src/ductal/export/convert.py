@@ -13,7 +13,7 @@ import numpy as np
 
 from ductal.errors import DuctalError, ExportError
 from ductal.export.formats import Format
-from ductal.export.graph import INPUT, OUTPUT, LoadedRun, build
+from ductal.export.graph import INPUT, OUTPUT, LoadedRun, build, frozen
 from ductal.files import is_disk_error
 
 ONNX_OPSET = 17
@@ -79,8 +79,9 @@ def write_onnx(order: Order, path: Path) -> None:
     import onnx
     import tf2onnx
 
-    model, _ = tf2onnx.convert.from_function(
-        build(order.run), input_signature=build_signature(), opset=ONNX_OPSET
+    graph, source, target = frozen(build(order.run))
+    model, _ = tf2onnx.convert.from_graph_def(
+        graph, "ductal", [source], [target], ONNX_OPSET, tensors_to_rename={source: INPUT, target: OUTPUT}
     )
     if order.precision == "float16":
         _halve_weights(model)
@@ -88,13 +89,6 @@ def write_onnx(order: Order, path: Path) -> None:
         model.metadata_props.add(key=f"ductal.{name}", value=json.dumps(value))
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def build_signature() -> list[Any]:
-    """The input of `build`'s function."""
-    import tensorflow as tf
-
-    return [tf.TensorSpec((None, 50, 50, 3), tf.uint8, name=INPUT)]
 
 
 def _halve_weights(model: Any) -> None:

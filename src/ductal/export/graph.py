@@ -116,6 +116,18 @@ def build(run: LoadedRun) -> Callable[..., Any]:
     return probability
 
 
+def frozen(function: Callable[..., Any]) -> tuple[Any, str, str]:
+    """The graph of `build`'s function with all weights as constants, and the names of its input and output tensor.
+
+    Layers such as Normalization keep numbers outside of variables: those become constants here too, where a
+    converter could take them for inputs.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    constant = convert_variables_to_constants_v2(function.get_concrete_function())  # type: ignore[attr-defined]
+    return constant.graph.as_graph_def(), constant.inputs[0].name, constant.outputs[0].name
+
+
 def _logit_model(model: Any) -> Callable[[Any], Any]:
     """What gives the logit (n, 1): the network without its last sigmoid."""
     import keras

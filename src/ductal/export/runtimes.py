@@ -1,15 +1,15 @@
 """Run an exported model by its format's own runtime, in a process that holds nothing else.
 
-    python -m ductal.export.runtimes FORMAT MODEL PRECISION THREADS PATCHES PROBABILITIES
+    python -m ductal.export.runtimes FORMAT MODEL PRECISION THREADS PATCHES PROBABILITIES [--seconds S]
 
 PATCHES is a file of uint8 patches, 7500 bytes each; the probabilities are written as float32. Prints one JSON object
-with the version of the runtime and the images/s of batches of 64, one after the other.
+with the version of the runtime and the images/s of batches of 64, one after the other, over at least S seconds.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 BATCH = 64
-TIMED_SECONDS = 1.0
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -69,13 +68,17 @@ OPENERS = {
 
 def main() -> None:
     """Command line."""
-    to, model, precision, threads, source, target = sys.argv[1:]
-    run, version = OPENERS[to](Path(model), precision, int(threads))
-    patches = np.fromfile(source, np.uint8).reshape(-1, 50, 50, 3)
+    parser = argparse.ArgumentParser()
+    for name in ("to", "model", "precision", "threads", "source", "target"):
+        parser.add_argument(name)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    options = parser.parse_args()
+    run, version = OPENERS[options.to](Path(options.model), options.precision, int(options.threads))
+    patches = np.fromfile(options.source, np.uint8).reshape(-1, 50, 50, 3)
     batches = [patches[start : start + BATCH] for start in range(0, len(patches), BATCH)]
-    np.concatenate([run(batch) for batch in batches]).astype(np.float32).tofile(target)
+    np.concatenate([run(batch) for batch in batches]).astype(np.float32).tofile(options.target)
     done, started, seconds = 0, time.perf_counter(), 0.0
-    while seconds < TIMED_SECONDS:  # the pass above made everything ready
+    while not done or seconds < options.seconds:  # the pass above made everything ready
         for batch in batches:
             run(batch)
         done, seconds = done + len(patches), time.perf_counter() - started

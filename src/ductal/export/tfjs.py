@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ductal.export.graph import INPUT, OUTPUT
+from ductal.export.graph import INPUT, OUTPUT, frozen
 
 SHARD_BYTES = 4 * 1024 * 1024  # what a browser caches well
 KINDS = {"f": ("float32", "<f4"), "i": ("int32", "<i4"), "u": ("int32", "<i4"), "b": ("bool", "u1")}
@@ -30,11 +30,8 @@ def write_graph_model(function: Callable[..., Any], path: Path, *, half: bool, a
         about: becomes the model's ``userDefinedMetadata``.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function())  # type: ignore[attr-defined]
-    source, target = frozen.inputs[0].name, frozen.outputs[0].name
-    graph, nodes, weights = frozen.graph.as_graph_def(), [], []
+    graph, source, target = frozen(function)
+    nodes, weights = [], []
     for node in _needed(graph, _node_of(target)):
         if node.op == "Const":
             weights.append(_weight(node, half=half))
