@@ -108,14 +108,15 @@ def _halve_weights(model: Any) -> None:
 
 
 def write_savedmodel(order: Order, path: Path) -> None:
-    """TensorFlow SavedModel with the endpoint ``serve``, which is its default signature too."""
-    import keras
+    """TensorFlow SavedModel with the signature ``serving_default``."""
+    import tensorflow as tf
 
-    archive = keras.export.ExportArchive()
-    for item in order.run.networks:
-        archive.track(item.model)
-    archive.add_endpoint("serve", build(order.run))
-    archive.write_out(str(path), verbose=False)
+    # Not Keras's own archive, whose checkpoints hold every weight twice.
+    function: Any = build(order.run)
+    module: Any = tf.Module()
+    module.weights = list(function.get_concrete_function().variables)
+    module.serve = function
+    tf.saved_model.save(module, str(path), signatures={"serving_default": function})
 
 
 def write_litert(order: Order, path: Path) -> None:
