@@ -222,6 +222,19 @@ def test_a_converter_that_fails_is_named(run: Path, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_savedmodel_holds_its_weights_once(run: Path, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    loaded = load_run(run)
+    convert.write_savedmodel(convert.Order(loaded, "float32", {}), tmp_path / "model")
+    stored = tf.train.list_variables(str(tmp_path / "model" / "variables" / "variables"))
+    held = sum(np.prod(shape, dtype=int) for name, shape in stored if shape)
+    assert 0 < held <= sum(np.prod(weight.shape, dtype=int) for weight in loaded.networks[0].model.weights)
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    expected = Predictor.from_run(run, engine="tensorflow").predict(PATCHES)
+    np.testing.assert_allclose(serve(patches=tf.constant(PATCHES))["probability"], expected, atol=1e-4)
+
+
 def exactly(*probs: float) -> Reference:
     values = np.array(probs, np.float32)
     return Reference(values, values, values)
