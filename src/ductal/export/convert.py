@@ -61,7 +61,8 @@ def write_openvino(order: Order, path: Path) -> None:
     """OpenVINO IR: `model.xml` and `model.bin`."""
     import openvino
 
-    model = openvino.convert_model(build(order.run).get_concrete_function())
+    function: Any = build(order.run)
+    model = openvino.convert_model(function.get_concrete_function())
     model.inputs[0].tensor.set_names({INPUT})
     model.outputs[0].tensor.set_names({OUTPUT})
     if order.precision == "int8":
