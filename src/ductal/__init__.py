@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ductal.evaluation.compare import leaderboard
     from ductal.evaluation.evaluate import evaluate
     from ductal.experiment import Plan, run_experiment
+    from ductal.export.export import export_run
     from ductal.inference.predictor import Predictor
     from ductal.training.recipe import load_recipe
 
@@ -39,6 +40,7 @@ _HOME = {
     "audit_split": "ductal.data.audit",
     "evaluate": "ductal.evaluation.evaluate",
     "export_folders": "ductal.data.store",
+    "export_run": "ductal.export.export",
     "fetch": "ductal.data.fetch",
     "leaderboard": "ductal.evaluation.compare",
     "load_recipe": "ductal.training.recipe",
@@ -56,6 +58,7 @@ __all__ = [
     "audit_split",
     "evaluate",
     "export_folders",
+    "export_run",
     "fetch",
     "leaderboard",
     "load_recipe",

@@ -75,6 +75,25 @@ class BackboneChoice(StrEnum):
     efficientnetb0 = "efficientnetb0"
 
 
+class FormatChoice(StrEnum):
+    """Formats that `--to` takes."""
+
+    openvino = "openvino"
+    onnx = "onnx"
+    litert = "litert"
+    savedmodel = "savedmodel"
+    tfjs = "tfjs"
+
+
+class PrecisionChoice(StrEnum):
+    """Precisions that `--precision` takes."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random: selection, split, weights, order.", min=0)]
 Patients = Annotated[int | None, typer.Option(help="Keep this many patients, drawn at random.", min=1)]

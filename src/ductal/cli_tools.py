@@ -10,9 +10,11 @@ import typer
 from ductal.cli_options import (
     D4,
     BackboneChoice,
+    FormatChoice,
     Limit,
     MethodChoice,
     Out,
+    PrecisionChoice,
     RunFolder,
     Seed,
     Source,
@@ -66,6 +68,31 @@ def explain(
             run_folder, source, out, method=method.value, limit=limit, d4=d4, layer=layer, progress=progress
         )
     say(console, f"{summary(table)}. Written to {out}")
+
+
+@tools.command()
+def export(
+    run_folder: RunFolder,
+    to: Annotated[FormatChoice, typer.Option("--to", help="Format of the exported model.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; exports/FORMAT-PRECISION in the run by default.")
+    ] = None,
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="float16 and bfloat16 where the format has them; int8 for openvino.")
+    ] = PrecisionChoice.float32,
+    d4: D4 = False,
+    cohort: Annotated[Path | None, typer.Option(help="The cohort, if it has moved since the training.")] = None,
+) -> None:
+    """A run as a file for other programs, kept only if their own runtime gives the run's probabilities."""
+    from ductal.export.export import export_run
+
+    console = make_console()
+    quiet_tensorflow()
+    with bar(console, "Exporting", "steps") as progress:
+        done = export_run(
+            run_folder, to.value, out, precision=precision.value, d4=d4, cohort=cohort, progress=progress
+        )
+    say(console, f"{done}\nWritten to {done.folder}; what it takes and gives: {done.folder / 'ductal.json'}")
 
 
 @tools.command()

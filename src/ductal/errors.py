@@ -63,3 +63,9 @@ class RunError(DuctalError, ValueError):
     """A run folder is missing, incomplete, or does not fit what is asked of it."""
 
     exit_code = 9
+
+
+class ExportError(DuctalError, RuntimeError):
+    """A model cannot be written in a format here, or what was written is not the model."""
+
+    exit_code = 10
