@@ -15,6 +15,7 @@ from ductal.cli_options import (
     Commands,
     Engine,
     EngineChoice,
+    Fast,
     Fold,
     Folds,
     Limit,
@@ -168,6 +169,7 @@ def evaluate(
             "(a missed cancer as bad as 5 false alarms)."
         ),
     ] = None,
+    fast: Fast = False,
 ) -> None:
     """Final evaluation of a run: metrics, figures and report; opens the test patients and counts it."""
     from ductal.evaluation.compare import leaderboard
@@ -180,7 +182,7 @@ def evaluate(
     console = make_console()
     patches, split = _data_of(run_folder, cohort)
     with bar(console, "Predicting") as progress:
-        evaluate_run(run_folder, patches, split, d4=d4, threshold_rule=threshold_rule, progress=progress)
+        evaluate_run(run_folder, patches, split, d4=d4, threshold_rule=threshold_rule, fast=fast, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))
     say(console, f"Report: {run_folder / 'report.html'}")
 
@@ -194,6 +196,7 @@ def ensemble(
     threshold: Annotated[
         str, typer.Option(help="Rule on validation patients: balanced_accuracy, sensitivity:0.95 or cost:5.")
     ] = "balanced_accuracy",
+    fast: Fast = False,
 ) -> None:
     """Average several runs, or one over flips and turns, as a run of its own; no test patient is opened."""
     from ductal.evaluation.decision import ThresholdRule
@@ -203,7 +206,7 @@ def ensemble(
     console = make_console()
     patches, split = _data_of(runs[0], cohort)
     with bar(console, "Predicting") as progress:
-        combine(runs, patches, split, out, d4=d4, rule=threshold, progress=progress)
+        combine(runs, patches, split, out, d4=d4, rule=threshold, fast=fast, progress=progress)
     say(console, f"Run: {out}. For its report: ductal evaluate {out}")
 
 

@@ -124,6 +124,7 @@ WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG1
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
 Engine = Annotated[EngineChoice, typer.Option(help="auto: OpenVINO on a CPU where it is installed.")]
 D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Compute in 16 bits as `ductal predict` does, not in float32.")]
 Source = Annotated[Path, typer.Argument(help="An image, a folder or zip of images, or a prepared cohort.")]
 
 

@@ -147,7 +147,7 @@ def _train_or_keep(
 
     folder = plan.out / "runs" / recipe.name
     trained = is_done(recipe)
-    if trained and (folder / "metrics.json").is_file():
+    if trained and (folder / "report.html").is_file():  # what an evaluation writes last
         say(console, f"{recipe.name}: finished earlier with the same settings, kept")
         return True
     say(console, f"{recipe.name}: {recipe.title}" + (", trained earlier, now evaluated" if trained else ""))

@@ -62,7 +62,7 @@ def test_an_ensemble_averages_calibrated_logits(
 
 
 def test_d4_is_a_property_of_the_run(runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path) -> None:
-    out = combine(runs[:1], cohort, split, tmp_path / "turned", d4=True)
+    out = combine(runs[:1], cohort, split, tmp_path / "turned", d4=True, fast=True)
     predictor = Predictor.from_run(out, exact=True)
     assert predictor.d4
     patches = cohort.pixels[:8]

@@ -35,6 +35,7 @@ def combine(
     *,
     d4: bool = False,
     rule: str = "balanced_accuracy",
+    fast: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Make a run folder whose predictor averages the calibrated logits of `runs`; returns it.
@@ -48,6 +49,7 @@ def combine(
         out: the run folder; replaced when it exists. Its name is the run's.
         d4: average over the 8 rotations and flips of each patch, too.
         rule: see `ThresholdRule.parse`.
+        fast: compute as `ductal predict` does, see `ductal.evaluation.evaluate.evaluate`.
         progress: called with (patches done, patches in all).
 
     Raises:
@@ -68,7 +70,7 @@ def combine(
         always = {"d4": d4, "members": len(runs)}
         plain = {"threshold": 0.5, "temperature": 1.0} | always
         (folder / "calibration.json").write_text(to_json(plain), encoding="utf-8")
-        probs = Predictor.from_run(folder, exact=True).predict(cohort.pixels, rows, progress=progress)
+        probs = Predictor.from_run(folder, exact=not fast).predict(cohort.pixels, rows, progress=progress)
         judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule), "temperature")
         first = json.loads((runs[0] / "calibration.json").read_text(encoding="utf-8"))
         kept = {name: first[name] for name in ("labels", "patch_size", "spacing_um")}
