@@ -68,7 +68,9 @@ def context(
     seed: Seed = 42,
 ) -> None:
     """Fit how neighbours refine a run's calls, and compare it with the patch model, leave-one-slide-out."""
-    quiet_tensorflow()
+    chosen = names_in(heads)
+    if set(chosen) - {"smoothing"}:
+        quiet_tensorflow()
     from ductal.context.report import to_rich_table
     from ductal.context.study import fit_context
 
@@ -76,7 +78,7 @@ def context(
     patches, split = data_of(run_folder, cohort)
     with bar(console, "Context", "steps") as progress:
         found = fit_context(
-            run_folder, patches, split, patients=patients or (), heads=names_in(heads), with_test=with_test,
+            run_folder, patches, split, patients=patients or (), heads=chosen, with_test=with_test,
             seed=seed, progress=progress, report=lambda text: say(console, text),
         )  # fmt: skip
     console.print(to_rich_table(found.models))

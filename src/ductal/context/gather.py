@@ -11,7 +11,6 @@ from ductal.context.heads import Slide
 from ductal.errors import DataError, LeakError
 from ductal.evaluation.arrays import logit
 from ductal.evaluation.grid import DENSE, surroundings
-from ductal.inference.embeddings import embed_run
 from ductal.slides.grid import TileGrid
 from ductal.slides.patients import Progress, RunProbabilities
 
@@ -74,6 +73,8 @@ def gather(
         slides.append(Slide(patient, grid, labels, logit(probs[patient]), None, rows, source.roles[patient]))
     if not embeddings or not slides:
         return slides
+    from ductal.inference.embeddings import embed_run  # TensorFlow
+
     rows = np.concatenate([slide.rows for slide in slides])
     found = embed_run(source.folder, source.cohort.pixels, rows, progress=progress)
     parts = np.split(found, np.cumsum([len(slide.rows) for slide in slides])[:-1])

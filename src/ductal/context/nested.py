@@ -103,7 +103,7 @@ def leave_one_slide_out(head: Head, slides: Sequence[Slide], progress: Progress 
     """
     if len(slides) < MIN_SLIDES:
         raise RunError(
-            f"Leave-one-slide-out needs {MIN_SLIDES} complete slides that the patch model was not trained on. "
+            f"Leave-one-slide-out takes {MIN_SLIDES} complete slides that the patch model was not trained on. "
             f"Received: {len(slides)}. Hold out more patients, or name a cohort that has them (--cohort)."
         )
     models, logits, called = [], [], []
