@@ -126,37 +126,32 @@ def _keys(sheet: _Sheet, slide: RebuiltSlide, names: list[str]) -> None:
     """What colours mean, below each picture; the scale bar below the first."""
     top = sheet.top + sheet.panel[1] + 0.08
     counts = np.bincount(slide.outcomes, minlength=len(OUTCOMES))
-    idc = int((slide.labels == 1).sum())
-    entries = {
-        "Truth": [
-            Patch(facecolor=IDC, label=f"IDC ({idc:,})"),
-            Patch(facecolor=OTHER, label=f"not IDC ({len(slide.labels) - idc:,})"),
-        ],
-        "Right and wrong": [
-            Patch(facecolor=OUTCOME_COLOURS[name], label=f"{OUTCOME_WORDS[name]} ({counts[OUTCOMES.index(name)]:,})")
-            for name in ("TP", "FN", "FP", "TN")
-        ],
-    }
-    missing: list[Any] = [Patch(**MISSING, label="no patch")]
-    if len(slide.left_out[0]):
-        missing.append(Patch(**LEFT_OUT, label=f"not usable ({len(slide.left_out[0]):,})"))
-    entries["Truth"] += missing
-    for name, handles in entries.items():
-        _legend(sheet, sheet.left(names.index(name)), top, handles)
-    number = names.index("Probability of IDC")
-    bar = sheet.axes(sheet.left(number), top + 0.03, min(sheet.slot, 2.4), 0.11)
-    sheet.figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
-    bar.tick_params(labelsize=8, length=2, color=GREY, labelcolor=GREY)
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]  # spine
-    bar.axvline(min(slide.threshold, 1.0), color="white", linewidth=2.4)
-    bar.axvline(min(slide.threshold, 1.0), color="black", linewidth=1.1)
-    sheet.write(
-        sheet.left(number), top + 0.36, f"line: called IDC from {slide.threshold:.2f} on", fontsize=8, color=GREY
-    )
-    if names[0] == "Tissue":
-        _scale_bar(sheet, slide, sheet.left(0), top + 0.1)
-    else:
-        _scale_bar(sheet, slide, sheet.left(0) + sheet.slot - 0.9, top + 0.1)
+    idc, unusable = int((slide.labels == 1).sum()), len(slide.left_out[0])
+    missing = [Patch(**MISSING, label="no patch")]
+    missing += [Patch(**LEFT_OUT, label=f"not usable ({unusable:,})")] if unusable else []
+    truth = [
+        Patch(facecolor=IDC, label=f"IDC ({idc:,})"),
+        Patch(facecolor=OTHER, label=f"not IDC ({len(slide.labels) - idc:,})"),
+    ]
+    outcomes = [
+        Patch(facecolor=OUTCOME_COLOURS[name], label=f"{OUTCOME_WORDS[name]} ({counts[OUTCOMES.index(name)]:,})")
+        for name in ("TP", "FN", "FP", "TN")
+    ]
+    _legend(sheet, sheet.left(names.index("Truth")), top, truth + missing)
+    _legend(sheet, sheet.left(names.index("Right and wrong")), top, outcomes)
+    _colour_bar(sheet, slide, sheet.left(names.index("Probability of IDC")), top)
+    first = sheet.left(0) + (0 if names[0] == "Tissue" else sheet.slot - 0.9)
+    _scale_bar(sheet, slide, first, top + 0.1)
+
+
+def _colour_bar(sheet: _Sheet, slide: RebuiltSlide, left: float, top: float) -> None:
+    ax = sheet.axes(left, top + 0.03, 2.4, 0.11)
+    bar = sheet.figure.colorbar(ScalarMappable(cmap=COLOURS), cax=ax, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.outline.set_linewidth(0.4)  # type: ignore[operator]  # a spine, for all its type says
+    ax.tick_params(labelsize=8, length=2, color=GREY, labelcolor=GREY)
+    for colour, width in (("white", 2.4), ("black", 1.1)):
+        ax.axvline(min(slide.threshold, 1.0), color=colour, linewidth=width)
+    sheet.write(left, top + 0.36, f"line: called IDC from {slide.threshold:.2f} on", fontsize=8, color=GREY)
 
 
 def _legend(sheet: _Sheet, left: float, top: float, handles: list[Any]) -> None:
@@ -189,7 +184,8 @@ def _words(sheet: _Sheet, slide: RebuiltSlide, note: str) -> None:
     found = slide.figures()
     title = f"Patient {slide.patient}".replace("$", r"\$")
     sheet.write(EDGE, 0.18, title + (f"   {note}" if note else ""), fontsize=14, fontweight="bold")
-    about = f"{len(slide.labels):,} patches; {slide.role}; track: {slide.track}"
+    spacing = "spacing unknown" if slide.spacing_um is None else f"{slide.spacing_um:g} µm a pixel"
+    about = f"{len(slide.labels):,} patches; {slide.role}; track: {slide.track}; {spacing}"
     sheet.write(EDGE, 0.48, about, fontsize=9.5, color=GREY)
     cells = [
         ("ROC AUC", _number(found["roc_auc"])),
