@@ -67,8 +67,8 @@ class EmbeddingHead:
         compression = Compression.of(slides, self.components, self.seed)
         features = np.concatenate([_features(compression.apply(slide), slide, self.radius) for slide in slides])
         scaler = StandardScaler().fit(features)
-        model = logistic_regression(scaler.transform(features), slides, setting)
-        return _Fitted(compression, self.radius, scaler, model)
+        intercept, coefficients = logistic_regression(scaler.transform(features), slides, setting)
+        return _Fitted(compression, self.radius, scaler, intercept, coefficients)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +76,12 @@ class _Fitted:
     compression: Compression
     radius: int
     scaler: Any
-    model: Any
+    intercept: float
+    coefficients: Floats
 
     def logits(self, slide: Slide) -> Floats:
         features = _features(self.compression.apply(slide), slide, self.radius)
-        found: Floats = self.model.decision_function(self.scaler.transform(features))
+        found: Floats = self.intercept + self.scaler.transform(features) @ self.coefficients
         return found
 
 
