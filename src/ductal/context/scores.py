@@ -17,7 +17,7 @@ from ductal.evaluation.metrics import binary_metrics
 
 METRICS = ("roc_auc", "balanced_accuracy", "f1", "recall", "specificity")
 COMPARED = ("roc_auc", "balanced_accuracy", "f1")
-# Intervals are made from six slides on; how often they hold the truth then is in docs/context.md.
+# Fewer than `MIN_PATIENTS`, since complete slides are few; the report says to read them as rough.
 MIN_SLIDES_FOR_INTERVALS = 6
 NAN = float("nan")
 
