@@ -62,7 +62,7 @@ class GridHead:
 
     def _train(self, model: Any, inputs: np.ndarray, targets: np.ndarray) -> None:
         rng = np.random.default_rng(self.seed)
-        schedule = keras.optimizers.schedules.CosineDecay(self.rate, self.steps)
+        schedule = keras.optimizers.schedules.CosineDecay(self.rate, max(self.steps, 1))
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
         optimizer.build(model.trainable_variables)
 
