@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ductal import __version__
 from ductal.cli_data import data
+from ductal.cli_neighbours import neighbours
 from ductal.cli_options import (
     D4,
     Commands,
@@ -36,13 +36,10 @@ from ductal.cli_options import (
     names_in,
     ratios_in,
 )
+from ductal.cli_run import data_of
 from ductal.cli_tools import tools
 from ductal.console import bar, make_console, say
 from ductal.errors import RunError
-
-if TYPE_CHECKING:
-    from ductal.data.cohort import Cohort
-    from ductal.data.split import Split
 
 app = typer.Typer(
     cls=Commands,
@@ -180,7 +177,7 @@ def evaluate(
     if threshold_rule is not None:
         ThresholdRule.parse(threshold_rule)  # before anything is read
     console = make_console()
-    patches, split = _data_of(run_folder, cohort)
+    patches, split = data_of(run_folder, cohort)
     with bar(console, "Predicting") as progress:
         evaluate_run(run_folder, patches, split, d4=d4, threshold_rule=threshold_rule, fast=fast, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))
@@ -204,7 +201,7 @@ def ensemble(
 
     ThresholdRule.parse(threshold)  # before anything is read
     console = make_console()
-    patches, split = _data_of(runs[0], cohort)
+    patches, split = data_of(runs[0], cohort)
     with bar(console, "Predicting") as progress:
         combine(runs, patches, split, out, d4=d4, rule=threshold, fast=fast, progress=progress)
     say(console, f"Run: {out}. For its report: ductal evaluate {out}")
@@ -252,25 +249,7 @@ def predict(
 
 app.add_typer(data)
 app.add_typer(tools)
-
-
-def _data_of(run_folder: Path, cohort: Path | None) -> tuple[Cohort, Split]:
-    """The cohort and split a run was trained with: recorded path, or the folder the user names."""
-    from ductal.data.cohort import Cohort
-    from ductal.data.split import Split
-
-    try:
-        record: dict[str, Any] = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
-        recorded = Path(record["cohort_folder"])
-        control = record.get("control", False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{run_folder} is not a run folder ({error}). Name a folder under runs/.") from error
-    if control:
-        raise RunError(
-            f"{run_folder} is a control model, which is fitted and evaluated at once by `ductal run`. "
-            "Name the folder of a trained recipe."
-        )
-    return Cohort.open(cohort or recorded), Split.load(run_folder / "split.json")
+app.add_typer(neighbours)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -62,3 +63,12 @@ def save_predictions(
     table = cohort.table.iloc[rows][["patch_id", "patient", "label"]].assign(prob=probs.astype(np.float32))
     table.to_parquet(folder / "predictions" / f"{part}.parquet", index=False)
     return table
+
+
+def model_digest(run_folder: Path) -> str:
+    """Hex SHA-256 over the run's network, or over the networks of an ensemble in order."""
+    digest = hashlib.sha256()
+    for path in sorted(run_folder.glob("members/*/model.keras")) or [run_folder / "model.keras"]:
+        with path.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()

@@ -55,6 +55,7 @@ class Resampling:
         patients: how many there are.
         replicates: draws with replacement.
         seed: of the draws; two metrics or models on the same patients see the same draws.
+        minimum: with fewer patients there is no interval; below `MIN_PATIENTS` coverage must be told beside it.
         weights: float64, shape (1 + patients + replicates, patients). Metrics are computed for all rows at
             once (`ductal.evaluation.weighted`); the first is the estimate.
     """
@@ -62,6 +63,7 @@ class Resampling:
     patients: int
     replicates: int = REPLICATES
     seed: int = SEED
+    minimum: int = MIN_PATIENTS
     weights: Floats = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -81,12 +83,12 @@ class Resampling:
             rests_on: patients that the metric depends on, where these are not all.
 
         Returns:
-            (low, high), or None where it would mean nothing: fewer than `MIN_PATIENTS` patients, a metric that
+            (low, high), or None where it would mean nothing: fewer than `minimum` patients, a metric that
             is undefined, that one patient alone defines or that more than `MAX_UNDEFINED` of the replicates leave
             undefined, or one that no resampling changes (no mistake at all says nothing about the next patient).
         """
         p = self.patients
-        if min(p, p if rests_on is None else rests_on) < MIN_PATIENTS:
+        if min(p, p if rests_on is None else rests_on) < self.minimum:
             return None
         estimate, left_out, drawn = values[0], values[1 : p + 1], values[p + 1 :]
         defined = drawn[np.isfinite(drawn)]

@@ -93,7 +93,7 @@ def calibration_scores(y: npt.ArrayLike, p: npt.ArrayLike, *, bins: int = BINS) 
 
 
 def calibration_intervals(
-    y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike, *, bins: int = BINS
+    y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike, *, bins: int = BINS, minimum: int = MIN_PATIENTS
 ) -> dict[str, Interval | None]:
     """95 % intervals over patients (see `ductal.evaluation.bootstrap`) of ece, brier and nll.
 
@@ -104,6 +104,8 @@ def calibration_intervals(
         y: labels, shape (n,).
         p: probabilities of IDC, shape (n,).
         patients: ids, shape (n,).
+        bins: of equal mass.
+        minimum: as `Resampling`.
 
     Returns:
         For each figure (low, high); None with too few patients, with fewer patches than bins, or where a patch's
@@ -115,9 +117,9 @@ def calibration_intervals(
     truth, probs = checked(y, p)
     ids = np.asarray(patients).astype(str)
     names, group = np.unique(ids, return_inverse=True)
-    if truth.size < bins or (ids == "").any() or len(names) < MIN_PATIENTS:
+    if truth.size < bins or (ids == "").any() or len(names) < minimum:
         return dict.fromkeys(("ece", "brier", "nll"))
-    draws = Resampling(len(names))
+    draws = Resampling(len(names), minimum=minimum)
     number = equal_mass_bins(probs, bins)
     off = np.zeros((len(names), int(number.max()) + 1))
     np.add.at(off, (group, number), probs - truth)
