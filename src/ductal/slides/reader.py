@@ -1,0 +1,312 @@
+"""Reading a slide: size, spacing, pyramid, and any rectangle at any spacing; only tissue, never label or macro.
+
+OpenSlide reads SVS, NDPI, MRXS, tiled TIFF, DICOM and its other formats piece by piece. PNG, JPEG and TIFF without
+tiles are decoded whole by Pillow, and are therefore limited in size.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ductal.errors import DataError
+
+# A spacing outside is a printer's or a screen's setting (72 dpi are 353 um), not a microscope's.
+PLAUSIBLE_UM = (0.05, 20.0)
+LARGEST_PLAIN_PX = 178_000_000  # where Pillow itself refuses; 0.5 GB once decoded
+UNEVEN = 0.02  # pixels whose two sides differ by more are not square
+# A level this much coarser than asked for is used all the same: x16 of 0.2527 um/px is 4.04, and the next level down
+# has 16 times the pixels.
+COARSER_BY = 1.05
+_STRIPE_PX = 16_000_000  # pixels of a level read at once for an overview
+_CACHE_BYTES = 128 << 20
+
+SLIDE_SUFFIXES = (
+    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm", ".tif", ".tiff",
+    ".png", ".jpg", ".jpeg",
+)  # fmt: skip
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the full resolution; may reach over the slide's edge."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Source(Protocol):
+    """Where pixels come from: levels of one picture, finest first."""
+
+    sizes: list[tuple[int, int]]  # (width, height) of each level
+    downsamples: list[float]
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
+        """RGB pixels of a level at (x, y) of that level; white outside of the slide."""
+
+    def close(self) -> None:
+        """Give the file back."""
+
+
+@dataclass
+class Slide:
+    """An open slide; use as a context manager.
+
+    Attributes:
+        path: its file.
+        mpp: um per pixel of the full resolution.
+        mpp_in_file: what the file itself says, None where it says nothing.
+        vendor: the format in OpenSlide's words, or "image".
+        source: the pixels.
+    """
+
+    path: Path
+    mpp: float
+    mpp_in_file: float | None
+    vendor: str
+    source: Source
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.close()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the full resolution in pixels."""
+        return self.source.sizes[0]
+
+    def level_for(self, spacing_um: float) -> int:
+        """The coarsest level that is not coarser than `spacing_um` (but for 5 %); the finest where all are."""
+        fine = [
+            level for level, downsample in enumerate(self.source.downsamples)
+            if downsample * self.mpp <= spacing_um * COARSER_BY
+        ]  # fmt: skip
+        return max(fine, key=lambda level: self.source.downsamples[level], default=0)
+
+    def read(self, box: Box, level: int, width: int, height: int) -> np.ndarray:
+        """A rectangle, resampled from `level` by area.
+
+        Args:
+            box: in full-resolution pixels.
+            level: of the pyramid.
+            width: in pixels of the result.
+            height: likewise.
+
+        Returns:
+            uint8 RGB (height, width, 3), white where the slide ends.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        scale = self.source.downsamples[level]
+        left, top = box.x / scale, box.y / scale
+        right, bottom = left + box.width / scale, top + box.height / scale
+        # Rounding errors must not cost a row of pixels, or a resampling where none is needed.
+        x, y = math.floor(left + 1e-6), math.floor(top + 1e-6)
+        wide, high = math.ceil(right - 1e-6) - x, math.ceil(bottom - 1e-6) - y
+        try:
+            image = self.source.read(level, x, y, wide, high)
+        except Exception as error:  # OpenSlide's own kinds, and Pillow's
+            raise DataError(
+                f"{self.path} is damaged: the pixels at x {box.x:.0f}, y {box.y:.0f} cannot be read ({error}). "
+                "Copy or scan it again."
+            ) from error
+        inside = (left - x, top - y, right - x, bottom - y)
+        exact = (wide, high) == (width, height) and max(abs(inside[0]), abs(inside[1])) < 1e-3
+        if not exact:
+            # Pillow's box filter is the mean over the area; closer to the pixels' own size it would be uneven.
+            shrink = box.width / scale / width
+            kind = Image.Resampling.BOX if shrink >= 1.5 else Image.Resampling.BILINEAR
+            limits = (max(0.0, inside[0]), max(0.0, inside[1]), min(wide, inside[2]), min(high, inside[3]))
+            image = image.resize((width, height), kind, box=limits)
+        return np.asarray(image)
+
+    def overview(self, longest_px: int) -> np.ndarray:
+        """The whole slide, uint8 RGB (h, w, 3), at most `longest_px` on its longer side, made in bounded memory."""
+        width, height = self.size
+        scale = max(1.0, max(width, height) / longest_px)
+        columns, rows = max(1, round(width / scale)), max(1, round(height / scale))
+        level = self.level_for(self.mpp * scale)
+        row_px = self.source.sizes[level][0] * scale / self.source.downsamples[level]
+        stripe = max(1, int(_STRIPE_PX / row_px))
+        parts = []
+        for top in range(0, rows, stripe):
+            bottom = min(top + stripe, rows)
+            box = Box(0, top * height / rows, width, (bottom - top) * height / rows)
+            parts.append(self.read(box, level, columns, bottom - top))
+        return np.concatenate(parts)
+
+
+def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
+    """Open a slide or an image of tissue.
+
+    Args:
+        path: the file; of DICOM, any file of the series.
+        mpp: um per pixel, used where the file does not say.
+
+    Raises:
+        DataError: no such file, not an image, damaged, without spacing and `mpp`, too large to be read whole, or in
+            need of OpenSlide, which is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} is no file. Name a slide, or a folder of slides.")
+    source, vendor, found, hint = _open_source(path)
+    try:
+        spacing = found or mpp
+        if spacing is None:
+            raise DataError(
+                f"{path} does not say how large its pixels are{hint}. Give the um per pixel with --mpp (mpp=...): "
+                "about 0.25 for a scan at x40, 0.5 at x20."
+            )
+        return Slide(path, spacing, found, vendor, source)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _open_source(path: Path) -> tuple[Source, str, float | None, str]:
+    """The pixels, the format, the spacing in the file, and what else may help to know it."""
+    module = _openslide()
+    vendor = module.OpenSlide.detect_format(path) if module else None
+    if module is not None and vendor is not None:
+        try:
+            handle = module.OpenSlide(path)
+        except module.OpenSlideError as error:
+            raise DataError(f"{path} cannot be opened ({error}). It may be cut short; copy it again.") from error
+        power = handle.properties.get("openslide.objective-power")
+        hint = f" (objective x{power})" if power else ""
+        return _OpenSlideSource(module, handle), vendor, _spacing(path, handle.properties), hint
+    image = _open_plain(path, module is not None)
+    dpi = image.info.get("dpi")
+    return _PlainSource(image), "image", _from_resolution(path, *dpi, 25400.0) if dpi else None, ""
+
+
+def _openslide() -> Any:
+    try:
+        import openslide
+    except (ImportError, OSError):  # the library itself may be missing
+        return None
+    return openslide
+
+
+def _open_plain(path: Path, has_openslide: bool) -> Image.Image:
+    """Decode an image whole."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit, below
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > LARGEST_PLAIN_PX:
+                raise DataError(
+                    f"{path} has {width:,} x {height:,} px and no tiles, so it would have to be decoded whole. "
+                    "Convert it to a tiled pyramidal TIFF first."
+                )
+            if image.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr"):
+                raise DataError(f"{path} is not a colour image (mode {image.mode}). H&E slides are in RGB.")
+            return _on_white(image.convert("RGBA")) if image.mode in ("RGBA", "P") else image.convert("RGB")
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, struct.error, ... for damaged files
+        if not has_openslide and path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise DataError(
+                f"{path} needs OpenSlide, which is not installed. Install it: pip install 'ductal[slides]'."
+            ) from error
+        raise DataError(
+            f"{path} is not a slide or image that can be read ({type(error).__name__}). "
+            "If it should be one, it is damaged or cut short; copy it again."
+        ) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.getchannel("A").getextrema() == (255, 255):
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _spacing(path: Path, properties: Any) -> float | None:
+    """um per pixel of a file that OpenSlide reads."""
+    unit = {"centimeter": 1e4, "inch": 25400.0}.get(properties.get("tiff.ResolutionUnit", ""), 1e4)
+    for names, per_unit in (("openslide.mpp-x openslide.mpp-y", None), ("tiff.XResolution tiff.YResolution", unit)):
+        try:
+            x, y = (float(properties[name]) for name in names.split())
+        except (KeyError, ValueError):
+            continue
+        return _checked(path, x, y) if per_unit is None else _from_resolution(path, x, y, per_unit)
+    return None
+
+
+def _from_resolution(path: Path, x: float, y: float, unit_um: float) -> float | None:
+    """Spacing from pixels per unit."""
+    return _checked(path, unit_um / x, unit_um / y) if x > 0 and y > 0 else None
+
+
+def _checked(path: Path, x: float, y: float) -> float | None:
+    if not all(PLAUSIBLE_UM[0] <= value <= PLAUSIBLE_UM[1] for value in (x, y)):
+        return None
+    if abs(x / y - 1.0) > UNEVEN:
+        raise DataError(
+            f"{path} has pixels of {x:.4g} x {y:.4g} um, which are not square. Resample it to square pixels first."
+        )
+    return math.sqrt(x * y)
+
+
+class _OpenSlideSource:
+    """Levels of an OpenSlide file, cut to its bounds where it states some, as QuPath does."""
+
+    def __init__(self, module: Any, handle: Any) -> None:
+        self._handle = handle
+        handle.set_cache(module.OpenSlideCache(_CACHE_BYTES))
+        self.downsamples = [float(value) for value in handle.level_downsamples]
+        width, height = handle.dimensions
+        self._x = self._y = 0
+        with suppress(KeyError, ValueError):
+            x, y, wide, high = (
+                int(handle.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
+            )
+            self._x, self._y, width, height = x, y, wide, high
+        self.sizes = [(max(1, int(width / one)), max(1, int(height / one))) for one in self.downsamples]
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
+        """See `Source.read`."""
+        scale = self.downsamples[level]
+        corner = (round(self._x + x * scale), round(self._y + y * scale))
+        return _on_white(self._handle.read_region(corner, level, (width, height)))
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._handle.close()
+
+
+class _PlainSource:
+    """An image in memory."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+        self.sizes, self.downsamples = [image.size], [1.0]
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:  # noqa: ARG002
+        """See `Source.read`."""
+        box = (x, y, x + width, y + height)
+        if min(x, y) >= 0 and box[2] <= self._image.width and box[3] <= self._image.height:
+            return self._image.crop(box)
+        white = Image.new("RGB", (width, height), (255, 255, 255))
+        inside = (max(x, 0), max(y, 0), min(box[2], self._image.width), min(box[3], self._image.height))
+        white.paste(self._image.crop(inside), (inside[0] - x, inside[1] - y))
+        return white
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._image.close()
+
