@@ -66,18 +66,23 @@ class Stain:
         if empty.mean() >= GLASS_LEAST:
             red, green, blue = np.median(overview[empty], axis=0)
             glass = (float(red), float(green), float(blue))
-        density = densities(overview, glass).mean(axis=-1)
+        density = _sum(densities(overview, glass)) / 3
         tissue = density[density >= TISSUE_DENSITY]
         return cls(glass, float(np.median(tissue)) if len(tissue) else 0.0)
 
 
 def densities(pixels: np.ndarray, glass: tuple[float, float, float]) -> np.ndarray:
-    """Optical densities in thousandths, int16 (..., 3), never negative, of uint8 RGB (..., 3)."""
-    found = np.empty(pixels.shape, np.int16)
+    """Optical densities in thousandths, int16 (3, ...), never negative, of uint8 RGB (..., 3)."""
+    found = np.empty((3, *pixels.shape[:-1]), np.int16)
     for channel, bright in enumerate(glass):
         table = np.maximum(0, np.round(-1000 * np.log((np.arange(256) + 1.0) / (bright + 1.0)))).astype(np.int16)
-        np.take(table, pixels[..., channel], out=found[..., channel])
+        np.take(table, pixels[..., channel], out=found[channel], mode="clip")  # the other modes need a copy
     return found
+
+
+def _sum(density: np.ndarray) -> np.ndarray:
+    """Of the three channels, still int16: at most 16,635."""
+    return density[0] + density[1] + density[2]
 
 
 def may_hold_tissue(overview: np.ndarray, stain: Stain, edges: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -88,7 +93,7 @@ def may_hold_tissue(overview: np.ndarray, stain: Stain, edges: tuple[np.ndarray,
         stain: of this slide.
         edges: of the tiles' rows, float (rows + 1,), and columns, float (columns + 1,), in pixels of the overview.
     """
-    faint = densities(overview, stain.glass).sum(axis=-1) >= 3 * FAINT_DENSITY
+    faint = _sum(densities(overview, stain.glass)) >= 3 * FAINT_DENSITY
     # One pixel around, since a pixel of the overview may lie on the border of two tiles.
     faint = ndimage.binary_dilation(faint, np.ones((3, 3), bool))
     counts = np.pad(faint.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
@@ -122,13 +127,14 @@ def gate_tiles(tiles: np.ndarray, stain: Stain) -> tuple[np.ndarray, np.ndarray]
 
 def _gate(tiles: np.ndarray, stain: Stain) -> tuple[np.ndarray, np.ndarray]:
     density = densities(tiles, stain.glass)
-    total = density[..., 0] + density[..., 1] + density[..., 2]
+    total = _sum(density)
     share = (total >= 3 * TISSUE_DENSITY).mean(axis=(1, 2), dtype=np.float32)
     gates = np.full(len(tiles), Gate.glass, np.uint8)
     rows = np.flatnonzero(share >= TISSUE_SHARE)
     if not len(rows):
         return gates, share
-    tiles, density, total = tiles[rows], density[rows], total[rows]
+    if len(rows) < len(tiles):
+        tiles, density, total = tiles[rows], density[:, rows], total[rows]
     found = np.full(len(rows), Gate.tissue, np.uint8)
     found[focus(total) < BLUR_RATIO] = Gate.blur
     found[_fold_share(total, stain) >= FOLD_SHARE] = Gate.fold
@@ -145,15 +151,19 @@ def ink(tiles: np.ndarray, density: np.ndarray, total: np.ndarray) -> np.ndarray
 
     Args:
         tiles: uint8 RGB (n, h, w, 3).
-        density: of the three channels, int16 (n, h, w, 3), thousandths.
+        density: of the three channels, int16 (3, n, h, w), thousandths.
         total: their sum, int16 (n, h, w).
     """
-    red, green, blue = (density[..., channel] for channel in range(3))
+    red, green, blue = density
     blue_or_green = 4 * red > 5 * green  # no overflow: densities are at most 5545
-    red_ink = (4 * red < green) & (10 * (blue >> 2) > 8 * (green >> 2)) & (green > 1000)
-    dark = (total > 2400) & (tiles.max(axis=-1) < BLACK_BRIGHTNESS)
-    black = dark & (tiles.max(axis=-1) - tiles.min(axis=-1) < BLACK_CHROMA) if dark.any() else dark
-    return ((total >= 3 * INK_DENSITY) & (blue_or_green | red_ink)) | black
+    red_ink = (4 * red < green) & (5 * blue > 4 * green) & (green > 1000)
+    found = (total >= 3 * INK_DENSITY) & (blue_or_green | red_ink)
+    dark = total > 2400
+    if dark.any():
+        some = tiles[dark].astype(np.int16)
+        brightest, darkest = some.max(axis=-1), some.min(axis=-1)
+        found[dark] |= (brightest < BLACK_BRIGHTNESS) & (brightest - darkest < BLACK_CHROMA)
+    return found
 
 
 def focus(total: np.ndarray) -> np.ndarray:
