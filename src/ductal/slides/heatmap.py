@@ -50,10 +50,10 @@ def draw_heatmap(
     panel_width = min(_SIDE, 6.2 * width / height) if beside else _WIDTH - 3.2
     panel_height = panel_width * height / width
     total = (
-        (2 * panel_width + 2.0, panel_height + 2.0) if beside else (panel_width + 2.0, 2 * panel_height + 2.4)
+        (2 * panel_width + 2.0, panel_height + 1.85) if beside else (panel_width + 2.0, 2 * panel_height + 2.25)
     )
     figure = Figure(figsize=(max(total[0], 8.5), total[1]))
-    left, bottom = (figure.get_figwidth() - total[0]) / 2 + 0.4, 1.0
+    left, bottom = (figure.get_figwidth() - total[0]) / 2 + 0.4, 0.85
     corners = (
         [(left, bottom), (left + panel_width + 0.35, bottom)] if beside
         else [(left, bottom + panel_height + 0.4), (left, bottom)]
@@ -63,11 +63,15 @@ def draw_heatmap(
     tissue.imshow(overview, extent=extent, interpolation="antialiased")
     grey = overview @ np.array([0.299, 0.587, 0.114])
     heat.imshow(grey, extent=extent, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-    _draw_heat(figure, heat, judged, tiling, (corners[1][0] + panel_width + 0.12, corners[1][1], panel_height))
+    beside_heat = (corners[1][0] + panel_width + 0.12, corners[1][1], panel_height)
+    bar = _draw_heat(figure, heat, judged, tiling, beside_heat)
+    bar.axhline(summary["threshold"], color="black", linewidth=1.2)
+    place = bar.get_yaxis_transform()
+    bar.text(3.6, summary["threshold"], "threshold", fontsize=7, rotation=90, va="center", transform=place)
     for panel in (tissue, heat):
         _outline(panel, regions, tiling)
     _scale_bar(tissue, tiling)
-    tissue.set_title("Tissue, regions of IDC outlined", fontsize=10, loc="left")
+    tissue.set_title("Tissue; outlined: called IDC", fontsize=10, loc="left")
     heat.set_title("Probability of IDC", fontsize=10, loc="left")
     _words(figure, judged, summary)
     figure.savefig(path, dpi=DPI, format="png", facecolor="white")
@@ -90,7 +94,8 @@ def _panel(figure: Figure, corner: tuple[float, float], width: float, height: fl
 
 def _draw_heat(
     figure: Figure, axes: Axes, judged: Judged, tiling: Tiling, beside: tuple[float, float, float]
-) -> None:
+) -> Axes:
+    """The raster, and its colour bar `beside` it: x, y, height in inches; the bar's axes are returned."""
     rows, columns = tiling.shape
     extent = (0.0, columns * tiling.side_px, rows * tiling.side_px, 0.0)
     image = axes.imshow(
@@ -107,6 +112,7 @@ def _draw_heat(
     colours.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     bar.tick_params(labelsize=8)
     colours.outline.set_visible(False)
+    return bar
 
 
 def heat_colours() -> Any:
@@ -155,7 +161,7 @@ def _words(figure: Figure, judged: Judged, summary: dict[str, Any]) -> None:
         f"{found['tissue_area_mm2']:.2f} mm² tissue, at a threshold of {summary['threshold']:.2f}",
         fontsize=9.5, color="#333333",
     )  # fmt: skip
-    handles: list[Any] = [Line2D([], [], color=OUTLINE, linewidth=2.2, label="region of IDC")]
+    handles: list[Any] = [Line2D([], [], color=OUTLINE, linewidth=2.2, label="called IDC")]
     handles += [
         Patch(color=colour, alpha=0.6, label=f"not judged: {gate.name}")
         for gate, colour in GATE_COLOURS.items() if (judged.gates == gate).any()

@@ -79,7 +79,7 @@ def measure(judged: Judged, tiling: Tiling, threshold: float) -> dict[str, Any]:
 
 def write_grid(path: Path, judged: Judged, tiling: Tiling, name: str) -> None:
     """The probabilities as an OME-TIFF, float32 (rows, columns): a pixel is a tile, with its size and place in um."""
-    tifffile = _tifffile()
+    tifffile = import_tifffile()
     middle = tiling.tile_um / 2  # OME gives the place of a pixel by its middle
     tifffile.imwrite(
         path,
@@ -104,7 +104,8 @@ def write_grid(path: Path, judged: Judged, tiling: Tiling, name: str) -> None:
     )  # fmt: skip
 
 
-def _tifffile() -> Any:
+def import_tifffile() -> Any:
+    """The library, or an error that says how to get it."""
     try:
         import tifffile
     except ImportError as error:
