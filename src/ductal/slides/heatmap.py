@@ -22,7 +22,7 @@ from ductal.slides.tiling import Tiling
 from ductal.slides.tissue import Gate
 
 OUTLINE = "#00E5FF"  # neither tissue nor ink has it
-GATE_COLOURS = {Gate.pen: "#3F6FD8", Gate.fold: "#7A3FA0", Gate.blur: "#2E9E6B"}
+GATE_COLOURS = {Gate.pen: "#222222", Gate.fold: "#7A3FA0", Gate.blur: "#2E9E6B"}
 HEAT_ALPHA = 0.62
 _WIDTH, _SIDE = 12.0, 5.2  # inches: of the figure, and the longest side of a panel
 

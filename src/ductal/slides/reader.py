@@ -123,9 +123,11 @@ class Slide:
         inside = (left - x, top - y, right - x, bottom - y)
         exact = (wide, high) == (width, height) and max(abs(inside[0]), abs(inside[1])) < 1e-3
         if not exact:
-            # Pillow's box filter is the mean over the area; closer to the pixels' own size it would be uneven.
+            # Pillow's box filter takes whole pixels: the mean over the area where they are many, or come out even.
             shrink = box.width / scale / width
-            kind = Image.Resampling.BOX if shrink >= 1.5 else Image.Resampling.BILINEAR
+            even = shrink >= 4 or abs(shrink - max(2, round(shrink))) < 0.01
+            kind = Image.Resampling.HAMMING if shrink > 1 else Image.Resampling.BILINEAR
+            kind = Image.Resampling.BOX if even else kind
             limits = (max(0.0, inside[0]), max(0.0, inside[1]), min(wide, inside[2]), min(high, inside[3]))
             image = image.resize((width, height), kind, box=limits)
         return np.asarray(image)
@@ -187,8 +189,8 @@ def _open_source(path: Path) -> tuple[Source, str, float | None, str]:
         hint = f" (objective x{power})" if power else ""
         return _OpenSlideSource(module, handle), vendor, _spacing(path, handle.properties), hint
     image = _open_plain(path, module is not None)
-    dpi = image.info.get("dpi")
-    return _PlainSource(image), "image", _from_resolution(path, *dpi, 25400.0) if dpi else None, ""
+    x, y = image.info.get("dpi", (0.0, 0.0))
+    return _PlainSource(image), "image", _from_resolution(path, float(x), float(y), 25400.0), ""
 
 
 def _openslide() -> Any:

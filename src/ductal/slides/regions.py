@@ -97,10 +97,11 @@ def _sides(mask: np.ndarray) -> dict[Corner, list[Corner]]:
 
 
 def _turn(ways: list[Corner], before: Corner | None) -> Corner:
-    """The way to go on: where two tiles touch by a corner, round the own one, so that no ring crosses itself."""
+    """The way to go on: to the left where two tiles touch by a corner, so that no ring meets a corner twice."""
     if before is None or len(ways) == 1:
         return ways[0]
-    return (-before[1], before[0]) if (-before[1], before[0]) in ways else ways[0]
+    left = (before[1], -before[0])
+    return left if left in ways else ways[0]
 
 
 def _from_a_bend(ring: Ring) -> Ring:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -86,7 +86,7 @@ class Tiling:
         return pixels.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
 
 
-def read_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def read_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """`work` of each item in their order, done by threads while the caller is busy; a few results ahead, no more.
 
     Close the iterator (`contextlib.closing`) to stop the threads early.

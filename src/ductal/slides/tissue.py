@@ -156,7 +156,7 @@ def ink(tiles: np.ndarray, density: np.ndarray, total: np.ndarray) -> np.ndarray
     """
     red, green, blue = density
     blue_or_green = 4 * red > 5 * green  # no overflow: densities are at most 5545
-    red_ink = (4 * red < green) & (5 * blue > 4 * green) & (green > 1000)
+    red_ink = (4 * red < green) & (4 * blue > 3 * green) & (green > 1000)
     found = (total >= 3 * INK_DENSITY) & (blue_or_green | red_ink)
     dark = total > 2400
     if dark.any():
