@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -17,18 +18,20 @@ from slide_files import COLUMNS, ROWS, SQUARE, TISSUE, save_tiff, tissue_pixels
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Calls a tile tumour where it is dark on the whole."""
-    import keras
+    """Calls a tile tumour where it is dark on the whole; written for OpenVINO, since importing TensorFlow takes long."""
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13 as ops
 
-    inputs = keras.Input((50, 50, 3), dtype="uint8")
-    x = keras.layers.Rescaling(1 / 255, dtype="float32")(inputs)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    dense = keras.layers.Dense(1, activation="sigmoid")
-    model = keras.Model(inputs, dense(x))
-    dense.set_weights([np.full((3, 1), -20.0 / 3), np.array([11.0])])  # mean brightness 0.55 is probability 0.5
+    tiles = ops.parameter([-1, 50, 50, 3], np.uint8)
+    mean = ops.reduce_mean(ops.convert(tiles, "f32"), np.array([1, 2, 3]), keep_dims=False)
+    logit = ops.add(ops.multiply(mean, np.float32(-20 / 255)), np.float32(11))  # 0 at a mean brightness of 140
+    probs = ops.unsqueeze(ops.sigmoid(logit), np.array(1))
     folder = tmp_path_factory.mktemp("runs") / "dark-is-tumour"
-    folder.mkdir()
-    model.save(folder / "model.keras")
+    (folder / "openvino").mkdir(parents=True)
+    openvino.save_model(openvino.Model([probs], [tiles]), folder / "openvino" / "model.xml", compress_to_fp16=False)
+    (folder / "model.keras").write_bytes(b"stands for the model that was converted")
+    digest = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
+    (folder / "openvino" / "model.keras.sha256").write_text(digest)
     (folder / "calibration.json").write_text(json.dumps({"threshold": 0.5, "temperature": 1.0}))
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,9 +124,7 @@ def test_what_differs_is_computed_anew(change: dict, run: Path, square: Path, tm
 
 def test_another_model_is_another_result(run: Path, square: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / run.name
-    copy.mkdir(parents=True)
-    (copy / "model.keras").write_bytes((run / "model.keras").read_bytes())
-    (copy / "calibration.json").write_text('{"threshold": 0.5, "temperature": 1.0}')
+    shutil.copytree(run, copy)
     first = analyse_slide(copy, square, tmp_path / "a").summary["identity"]
     (copy / "calibration.json").write_text('{"threshold": 0.5, "temperature": 1.1, "spacing_um": 3.9}')
     again = analyse_slide(copy, square, tmp_path / "a")
@@ -157,9 +156,12 @@ def test_batches_are_full_across_rectangles(
     sizes, told = [], []
     analyser = SlideAnalyser(run)
     predict = analyser.predictor.predict
-    monkeypatch.setattr(
-        analyser.predictor, "predict", lambda tiles, **options: (sizes.append(len(tiles)), predict(tiles, **options))[1]
-    )
+
+    def counted(tiles: np.ndarray, **options: int) -> np.ndarray:
+        sizes.append(len(tiles))
+        return predict(tiles, **options)
+
+    monkeypatch.setattr(analyser.predictor, "predict", counted)
     result = analyser.analyse(square, tmp_path / "a", progress=lambda done, total: told.append((done, total)))
     assert sizes == [5, 5, 2]
     assert told[-1][0] == told[-1][1]
@@ -225,7 +227,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("a small disk needs root")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(folder)], capture_output=True).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no tmpfs can be mounted here")
     yield folder
     subprocess.run(["umount", str(folder)], check=False)
