@@ -18,7 +18,7 @@ from slide_files import COLUMNS, ROWS, SQUARE, TISSUE, save_tiff, tissue_pixels
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Calls a tile tumour where it is dark on the whole; written for OpenVINO, since importing TensorFlow takes long."""
+    """Calls a tile tumour where it is dark on the whole; made for OpenVINO, so that TensorFlow is not imported."""
     openvino = pytest.importorskip("openvino")
     from openvino import opset13 as ops
 
