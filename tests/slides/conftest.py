@@ -16,6 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from slide_files import COLUMNS, ROWS, SQUARE, TISSUE, save_tiff, tissue_pixels
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing costs more than all the rest; a fixture of a module is made before this one, and has its picture."""
+    monkeypatch.setattr("ductal.slides.heatmap.draw_heatmap", lambda path, *_: path.write_bytes(b"a picture"))
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Calls a tile tumour where it is dark on the whole; made for OpenVINO, so that TensorFlow is not imported."""
