@@ -19,11 +19,11 @@ from ductal.slides.tissue import Gate
 SUMMARY, HEATMAP, REGIONS, GRID = "summary.json", "heatmap.png", "regions.geojson", "probabilities.ome.tif"
 _README = """{slide}: where a network finds invasive ductal carcinoma (IDC). Research use only; no diagnosis.
 
-{heatmap:<24}the slide, and the probability of IDC over it
-{regions:<24}regions above the threshold, for QuPath: drag the file onto the open slide
+{heatmap:<26}the slide, and the probability of IDC over it
+{regions:<26}regions above the threshold, for QuPath: drag the file onto the open slide
 tiles.csv, tiles.parquet  every tile: place in pixels of the full resolution, gate, share of tissue, probability
-{grid:<24}probabilities as an image, a pixel a tile, with its size in um; nan where none was computed
-{summary:<24}areas, counts, flags, and what it was computed with
+{grid:<26}probabilities as an image, a pixel a tile, with its size in um; nan where none was computed
+{summary:<26}areas, counts, flags, and what it was computed with
 
 Gates: tissue was judged; glass, pen, fold and blur were not, and are never called tumour.
 """
