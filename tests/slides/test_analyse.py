@@ -178,7 +178,7 @@ def test_bad_slides_leave_nothing(run: Path, tmp_path: Path, square_pixels: np.n
     for name, mpp, message in (
         ("glass.png", 1.0, "No tissue can be judged"),
         ("one.png", 1.0, "No tissue can be judged"),
-        ("text.svs", 1.0, "not a slide or image"),
+        ("text.svs", 1.0, "not a slide that"),
         ("square.png", None, "--mpp"),
         ("square.png", 7.0, "not in this image"),
         ("square.png", 500.0, "0.05 to 20"),

@@ -50,7 +50,7 @@ def test_a_bad_slide_does_not_stop_the_rest(run: Path, slides: Path, tmp_path: P
     outcomes = analyse_slides(SlideAnalyser(run), slides, out, tell=told.append)
     assert told == outcomes
     assert [outcome.name for outcome in outcomes if outcome.result] == ["a.tif", "more/c.tif"]
-    assert "not a slide or image" in outcomes[1].problem
+    assert "not a slide that can be read" in outcomes[1].problem
     assert not (out / "b.svs").exists()
     table = pd.read_csv(out / "slides.csv")
     assert table["slide"].tolist() == ["a.tif", "b.svs", "more/c.tif"]

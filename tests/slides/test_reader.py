@@ -105,7 +105,7 @@ def test_bad_files_get_one_clear_message(tmp_path: Path, monkeypatch: pytest.Mon
     whole = save_tiff(tmp_path / "whole.tif", smooth(1024, 1024)).read_bytes()
     (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
     for name, message in (
-        ("text.svs", "not a slide or image that can be read"),
+        ("text.svs", "not a slide that can be read"),
         ("empty.png", "not a slide or image that can be read"),
         ("grey.png", "not a colour image"),
         ("cut.tif", "cut short|not a slide"),

@@ -7,6 +7,7 @@ tiles are decoded whole by Pillow, and are therefore limited in size.
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,10 @@ COARSER_BY = 1.05
 _STRIPE_PX = 16_000_000  # pixels of a level read at once for an overview
 _CACHE_BYTES = 128 << 20
 
+_PLAIN_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 SLIDE_SUFFIXES = (
-    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm", ".tif", ".tiff",
-    ".png", ".jpg", ".jpeg",
+    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm",
+    *_PLAIN_SUFFIXES,
 )  # fmt: skip
 
 
@@ -188,7 +190,15 @@ def _open_source(path: Path) -> tuple[Source, str, float | None, str]:
         power = handle.properties.get("openslide.objective-power")
         hint = f" (objective x{power})" if power else ""
         return _OpenSlideSource(module, handle), vendor, _spacing(path, handle.properties), hint
-    image = _open_plain(path, module is not None)
+    if path.suffix.lower() not in _PLAIN_SUFFIXES:  # Pillow would take a scan that is cut short for a plain TIFF
+        if module is None:
+            raise DataError(
+                f"{path} needs OpenSlide, which is not installed. Install it: pip install 'ductal[slides]'."
+            )
+        raise DataError(
+            f"{path} is not a slide that can be read. If it should be one, it is damaged or cut short; copy it again."
+        )
+    image = _open_plain(path)
     x, y = image.info.get("dpi", (0.0, 0.0))
     return _PlainSource(image), "image", _from_resolution(path, float(x), float(y), 25400.0), ""
 
@@ -201,11 +211,11 @@ def _openslide() -> Any:
     return openslide
 
 
-def _open_plain(path: Path, has_openslide: bool) -> Image.Image:
+def _open_plain(path: Path) -> Image.Image:
     """Decode an image whole."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit, below
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
             if width * height > LARGEST_PLAIN_PX:
                 raise DataError(
@@ -218,10 +228,6 @@ def _open_plain(path: Path, has_openslide: bool) -> Image.Image:
     except DataError:
         raise
     except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, struct.error, ... for damaged files
-        if not has_openslide and path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise DataError(
-                f"{path} needs OpenSlide, which is not installed. Install it: pip install 'ductal[slides]'."
-            ) from error
         raise DataError(
             f"{path} is not a slide or image that can be read ({type(error).__name__}). "
             "If it should be one, it is damaged or cut short; copy it again."
