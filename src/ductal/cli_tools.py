@@ -123,7 +123,8 @@ def slide(
 
     def tell(outcome: Outcome) -> None:
         if outcome.result is None:
-            say(console, f"{outcome.name}: failed. {outcome.problem}")
+            if source.is_dir():  # of a single slide, the error below is the message
+                say(console, f"{outcome.name}: failed. {outcome.problem}")
             return
         found = outcome.result.summary["found"]
         again = "; computed earlier" if outcome.result.reused else ""
@@ -140,7 +141,7 @@ def slide(
         bar=lambda name: bar(console, name, "tiles"),
     )  # fmt: skip
     problems = [outcome for outcome in outcomes if outcome.result is None]
-    if len(outcomes) == 1 and problems:
+    if problems and not source.is_dir():
         raise DataError(problems[0].problem)
     if problems:
         raise DataError(f"{len(problems)} of {len(outcomes)} slides failed; {out / 'slides.csv'} says why.")
