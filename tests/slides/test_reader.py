@@ -10,7 +10,7 @@ from PIL import Image
 from slide_files import save_tiff
 
 from ductal.errors import DataError
-from ductal.slides import reader
+from ductal.slides import reader, sources
 from ductal.slides.reader import Box, open_slide
 
 RNG = np.random.default_rng(3)
@@ -114,13 +114,13 @@ def test_bad_files_get_one_clear_message(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(DataError, match=message):
             open_slide(tmp_path / name, 0.5)
     Image.fromarray(smooth(64, 96)).save(tmp_path / "large.png")
-    monkeypatch.setattr(reader, "LARGEST_PLAIN_PX", 1000)
+    monkeypatch.setattr(sources, "LARGEST_PLAIN_PX", 1000)
     with pytest.raises(DataError, match=r"96 x 64 px and no tiles.*pyramidal TIFF"):
         open_slide(tmp_path / "large.png", 0.5)
 
 
 def test_without_openslide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_openslide", lambda: None)
+    monkeypatch.setattr(sources, "_openslide", lambda: None)
     (tmp_path / "a.svs").write_text("x")
     with pytest.raises(DataError, match="needs OpenSlide, which is not installed"):
         open_slide(tmp_path / "a.svs")

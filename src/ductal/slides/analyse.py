@@ -16,7 +16,8 @@ from ductal.record import package_versions
 from ductal.slides.identity import identity_of, run_identity, slide_fingerprint
 from ductal.slides.judging import Progress, Refine, judge, unchanged
 from ductal.slides.outputs import SUMMARY, measure, write_folder
-from ductal.slides.reader import PLAUSIBLE_UM, open_slide
+from ductal.slides.reader import open_slide
+from ductal.slides.sources import PLAUSIBLE_UM
 from ductal.slides.tiling import Tiling
 from ductal.slides.tissue import Gate
 

@@ -13,7 +13,7 @@ import pandas as pd
 from ductal.errors import DataError, RunError, StorageError
 from ductal.files import atomic_file, sweep
 from ductal.slides.analyse import SlideAnalyser, SlideResult
-from ductal.slides.reader import SLIDE_SUFFIXES
+from ductal.slides.sources import SLIDE_SUFFIXES
 
 TABLE = "slides.csv"
 Bar = Callable[[str], AbstractContextManager[Any]]  # a progress bar, with the text before it
