@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ductal.experiment import Plan, run_experiment
     from ductal.export.export import export_run
     from ductal.inference.predictor import Predictor
+    from ductal.slides.analyse import SlideAnalyser, analyse_slide
+    from ductal.slides.batch import analyse_slides
     from ductal.training.recipe import load_recipe
 
 __version__ = "0.1.0"
@@ -36,7 +38,10 @@ _HOME = {
     "Cohort": "ductal.data.cohort",
     "Plan": "ductal.experiment",
     "Predictor": "ductal.inference.predictor",
+    "SlideAnalyser": "ductal.slides.analyse",
     "Split": "ductal.data.split",
+    "analyse_slide": "ductal.slides.analyse",
+    "analyse_slides": "ductal.slides.batch",
     "audit_split": "ductal.data.audit",
     "evaluate": "ductal.evaluation.evaluate",
     "export_folders": "ductal.data.store",
@@ -54,7 +59,10 @@ __all__ = [
     "Cohort",
     "Plan",
     "Predictor",
+    "SlideAnalyser",
     "Split",
+    "analyse_slide",
+    "analyse_slides",
     "audit_split",
     "evaluate",
     "export_folders",

@@ -10,6 +10,8 @@ import typer
 from ductal.cli_options import (
     D4,
     BackboneChoice,
+    Engine,
+    EngineChoice,
     FormatChoice,
     Limit,
     MethodChoice,
@@ -22,6 +24,7 @@ from ductal.cli_options import (
     check_source,
 )
 from ductal.console import bar, make_console, quiet_tensorflow, say
+from ductal.errors import DataError
 from ductal.prior.faults import FAULTS, configurations, fault_named
 
 tools = typer.Typer()
@@ -93,6 +96,64 @@ def export(
             run_folder, to.value, out, precision=precision.value, d4=d4, cohort=cohort, progress=progress
         )
     say(console, f"{done}\nWritten to {done.folder}; what it takes and gives: {done.folder / 'ductal.json'}")
+
+
+@tools.command()
+def slide(
+    run_folder: RunFolder,
+    source: Annotated[
+        Path, typer.Argument(metavar="SLIDE", help="A scanned slide or an image of tissue, or a folder of them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results, one for each slide.")] = Path("slides"),
+    mpp: Annotated[
+        float | None, typer.Option(help="um per pixel of slides whose file does not say; a file that says is right.")
+    ] = None,
+    model_mpp: Annotated[
+        float | None, typer.Option(help="um per pixel the run was trained at; what the run says, else 4.0.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability at and above which a tile is tumour; the run's own by default.")
+    ] = None,
+    d4: D4 = False,
+    engine: Engine = EngineChoice.auto,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Compute also slides that have a result of this run and settings.")
+    ] = False,
+) -> None:
+    """Where on a scanned slide there is carcinoma: heat map, probabilities, regions for QuPath, a summary.
+
+    A slide that cannot be used is told and does not stop the rest; the command then ends with exit code 3.
+    """
+    from ductal.slides.analyse import SlideAnalyser
+    from ductal.slides.batch import Outcome, analyse_slides
+
+    console = make_console()
+    analyser = SlideAnalyser(run_folder, model_mpp=model_mpp, threshold=threshold, d4=d4, engine=engine.value)
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.result is None:
+            if source.is_dir():  # of a single slide, the error below is the message
+                say(console, f"{outcome.name}: failed. {outcome.problem}")
+            return
+        found = outcome.result.summary["found"]
+        again = "; computed earlier" if outcome.result.reused else ""
+        say(
+            console,
+            f"{outcome.name}: IDC {found['tumour_area_mm2']:.2f} mm2, {found['tumour_share_of_tissue']:.1%} of "
+            f"{found['tissue_area_mm2']:.2f} mm2 tissue{again}. {outcome.result.folder}",
+        )
+        for flag in outcome.result.summary["flags"]:
+            say(console, f"  note: {flag['text']}")
+
+    outcomes = analyse_slides(
+        analyser, source, out, mpp=mpp, overwrite=overwrite, tell=tell,
+        bar=lambda name: bar(console, name, "tiles"),
+    )  # fmt: skip
+    problems = [outcome for outcome in outcomes if outcome.result is None]
+    if problems and not source.is_dir():
+        raise DataError(problems[0].problem)
+    if problems:
+        raise DataError(f"{len(problems)} of {len(outcomes)} slides failed; {out / 'slides.csv'} says why.")
 
 
 @tools.command()

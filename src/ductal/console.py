@@ -13,10 +13,13 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from ductal.machine import thread_limit
 
@@ -47,7 +50,7 @@ def bar(console: Console, what: str, unit: str = "patches") -> Iterator[Callable
     if not console.is_terminal:
         yield _plain_lines(console, what, unit)
         return
-    counts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
+    counts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), _Rate(unit))
     columns = (TextColumn("{task.description}"), BarColumn(), *counts, TextColumn("ETA"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=None)
@@ -55,15 +58,30 @@ def bar(console: Console, what: str, unit: str = "patches") -> Iterator[Callable
 
 
 def _plain_lines(console: Console, what: str, unit: str) -> Callable[[int, int | None], None]:
-    last = time.monotonic()
+    last = started = time.monotonic()
 
     def report(done: int, total: int | None) -> None:
         nonlocal last
-        if time.monotonic() - last >= SECONDS_A_LINE:
-            last = time.monotonic()
-            say(console, f"{what}: {done:,}" + (f" of {total:,}" if total else "") + f" {unit}")
+        now = time.monotonic()
+        if now - last >= SECONDS_A_LINE:
+            last = now
+            of_all = f" of {total:,}" if total else ""
+            left = f", {(total - done) / done * (now - started):,.0f} s left" if total and done else ""
+            say(console, f"{what}: {done:,}{of_all} {unit}, {done / (now - started):,.0f} a second{left}")
 
     return report
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """See rich."""
+        return Text(f"{task.speed:,.0f} {self._unit}/s" if task.speed else "", style="progress.data.speed")
 
 
 def quiet_tensorflow() -> None:
