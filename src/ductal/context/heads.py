@@ -59,11 +59,16 @@ class Head(Protocol):
         folds: parts of the slides for that, and for the calibration; None leaves out one slide at a time.
     """
 
-    name: str
-    track: str
-    says: str
-    settings: Sequence[Any]
-    folds: int | None
+    @property
+    def name(self) -> str: ...
+    @property
+    def track(self) -> str: ...
+    @property
+    def says(self) -> str: ...
+    @property
+    def settings(self) -> Sequence[Any]: ...
+    @property
+    def folds(self) -> int | None: ...
 
     def fit(self, slides: Sequence[Slide], setting: Any) -> Fitted:
         """Fit on these slides, and on nothing else."""

@@ -61,7 +61,7 @@ def score_models(slides: Sequence[Slide], held: Sequence[HeldOut]) -> pd.DataFra
             row |= _differences(truth, group, draws, held, resampled, number)
         rows.append(row)
     table = pd.DataFrame(rows)
-    tested = [name for name in table if name.endswith("_p")]
+    tested = [str(name) for name in table if str(name).endswith("_p")]
     if tested:
         table[tested] = holm(table[tested].to_numpy(np.float64).ravel()).reshape(len(table), len(tested))
     return table
@@ -113,10 +113,9 @@ def _differences(
         row |= _with_bounds(
             f"{metric}_difference", float(values[0]), draws.interval(values, rests_on=rests_on[metric])
         )
-    tested = difference(
-        Patches(truth, group, draws.patients), *(Scored(one.probs, one.called) for one in (held[number], held[0])),
-        draws, (resampled[number], resampled[0]),
-    )  # fmt: skip
+    one, first = (Scored(each.probs, each.called) for each in (held[number], held[0]))
+    patches, values_of = Patches(truth, group, draws.patients), (resampled[number], resampled[0])
+    tested = difference(patches, one, first, draws, values_of)
     return row | {f"{metric}_difference_p": found.p for metric, found in tested.items()}
 
 

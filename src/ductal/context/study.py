@@ -89,7 +89,8 @@ def fit_context(
     report(f"Slides: {', '.join(chosen)}")
     slides = gather(source, chosen, embeddings=bool({"embeddings", "grid"} & set(heads)), progress=progress)
     held = []
-    for head in [PatchOnly(), *(_head(name, seed) for name in HEADS if name in {"smoothing", *heads})]:
+    tried: list[Head] = [PatchOnly(), *(_head(name, seed) for name in HEADS if name in {"smoothing", *heads})]
+    for head in tried:
         report(f"Leave-one-slide-out: {head.name}")
         held.append(leave_one_slide_out(head, slides, progress))
     final = fit_calibrated(Smoothing(), slides)

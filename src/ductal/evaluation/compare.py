@@ -144,7 +144,8 @@ def best_on_validation(rows: pd.DataFrame) -> int:
     """Index of the model that validation patients would choose; of the first row where none has such figures."""
     models = rows.loc[~rows["control"].astype(bool), "val_roc_auc"]
     models = models if len(models) else rows["val_roc_auc"]
-    return int(models.idxmax()) if models.notna().any() else int(models.index[0])
+    at = models.to_numpy(np.float64)
+    return int(models.index[int(np.nanargmax(at))]) if np.isfinite(at).any() else int(models.index[0])
 
 
 def _settings(run: RunRecord) -> str:

@@ -147,7 +147,7 @@ def _keys(sheet: _Sheet, slide: RebuiltSlide, names: list[str]) -> None:
 def _colour_bar(sheet: _Sheet, slide: RebuiltSlide, left: float, top: float) -> None:
     ax = sheet.axes(left, top + 0.03, 2.4, 0.11)
     bar = sheet.figure.colorbar(ScalarMappable(cmap=COLOURS), cax=ax, orientation="horizontal", ticks=[0, 0.5, 1])
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]  # a spine, for all its type says
+    bar.outline.set_linewidth(0.4)
     ax.tick_params(labelsize=8, length=2, color=GREY, labelcolor=GREY)
     for colour, width in (("white", 2.4), ("black", 1.1)):
         ax.axvline(min(slide.threshold, 1.0), color=colour, linewidth=width)
@@ -164,7 +164,7 @@ def _legend(sheet: _Sheet, left: float, top: float, handles: list[Any]) -> None:
 
 def _scale_bar(sheet: _Sheet, slide: RebuiltSlide, left: float, top: float) -> None:
     if slide.spacing_um is None:
-        patches, text = (10, "10 patches") if slide.grid.shape[1] >= 20 else (2, "2 patches")
+        patches, text = (10.0, "10 patches") if slide.grid.shape[1] >= 20 else (2.0, "2 patches")
     else:
         patch_mm = PITCH_PX * slide.spacing_um / 1000
         longest = 0.35 * PANEL_WIDE / sheet.inches_a_patch * patch_mm
