@@ -119,6 +119,9 @@ def slide(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute also slides that have a result of this run and settings.")
     ] = False,
+    patch_only: Annotated[
+        bool, typer.Option("--patch-only", help="Judge each tile by itself, though the run has a context.")
+    ] = False,
 ) -> None:
     """Where on a scanned slide there is carcinoma: heat map, probabilities, regions for QuPath, a summary.
 
@@ -128,7 +131,10 @@ def slide(
     from ductal.slides.batch import Outcome, analyse_slides
 
     console = make_console()
-    analyser = SlideAnalyser(run_folder, model_mpp=model_mpp, threshold=threshold, d4=d4, engine=engine.value)
+    analyser = SlideAnalyser(
+        run_folder, model_mpp=model_mpp, threshold=threshold, d4=d4, engine=engine.value,
+        context=False if patch_only else None,
+    )  # fmt: skip
 
     def tell(outcome: Outcome) -> None:
         if outcome.result is None:

@@ -17,6 +17,7 @@ from PIL import Image
 from slide_files import ROWS, SIDE, SQUARE, TISSUE, save_tiff
 
 import ductal
+from ductal.context.model import ContextModel
 from ductal.errors import DataError, RunError, StorageError
 from ductal.slides import judging, outputs
 from ductal.slides.analyse import SlideAnalyser, analyse_slide
@@ -134,18 +135,29 @@ def test_another_model_is_another_result(run: Path, square: Path, tmp_path: Path
     assert again.summary["flags"] == []
 
 
-def test_neighbours_may_change_the_call(run: Path, square: Path, tmp_path: Path) -> None:
-    seen = []
-
-    def refine(grid: TileGrid, logits: np.ndarray) -> np.ndarray:
-        seen.append((grid.shape, len(logits), logits.dtype))
-        return np.where(grid.columns == 4, 9.0, -9.0).astype(np.float32)
-
-    result = analyse_slide(run, square, tmp_path / "a", refine=refine, track="context")
-    assert seen == [((5, 6), 12, np.float32)]
-    assert result.summary["track"] == "context"
-    table = pd.read_parquet(result.folder / "tiles.parquet")
-    assert (table["tumour"] == (table["column"] == 4)).all()
+def test_neighbours_refine_the_call_where_the_run_has_a_context(run: Path, square: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "runs" / run.name
+    shutil.copytree(run, copy)
+    plain = analyse_slide(copy, square, tmp_path / "a")
+    assert plain.summary["track"] == "patch-only"
+    model = ContextModel(window=3, intercept=0.5, own=0.0, neighbourhood=1.0, threshold=0.3)
+    model.save(copy)
+    refined = analyse_slide(copy, square, tmp_path / "a")
+    assert (refined.reused, refined.summary["track"]) == (False, "slide context")
+    after = pd.read_parquet(refined.folder / "tiles.parquet")
+    again = analyse_slide(copy, square, tmp_path / "b", context=False)
+    before = pd.read_parquet(again.folder / "tiles.parquet")
+    judged = before["probability"].notna().to_numpy()
+    rows, columns = (before[name].to_numpy()[judged] for name in ("row", "column"))
+    grid = TileGrid(columns, rows, (int(rows.max()) + 1, int(columns.max()) + 1))
+    probs = before["probability"].to_numpy(np.float64)[judged]
+    expected = 1 / (1 + np.exp(-model.refine(grid, np.log(probs / (1 - probs)))))
+    found = after["probability"].to_numpy(np.float64)[judged]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert (after["tumour"].to_numpy()[judged] == (expected >= 0.3)).all()
+    assert analyse_slide(copy, square, tmp_path / "a").reused
+    with pytest.raises(RunError, match="D4 averaging"):
+        analyse_slide(copy, square, tmp_path / "c", d4=True)
 
 
 def test_batches_are_full_across_rectangles(

@@ -13,10 +13,12 @@ from ductal.context.neighbourhood import window_means
 from ductal.errors import DataError, RunError
 from ductal.evaluation.arrays import Floats
 from ductal.files import write_text
+from ductal.record import model_digest
 from ductal.slides.grid import TileGrid
 
 FILE = "context.json"
 FORMAT = 1
+TRACK = "slide context"
 LARGEST_WINDOW = 99
 _NUMBERS = ("intercept", "own", "neighbourhood", "temperature", "bias", "threshold")
 
@@ -74,10 +76,14 @@ class ContextModel:
         linear = self.intercept + self.own * z + self.neighbourhood * around
         return linear / self.temperature + self.bias
 
+    def numbers(self) -> dict[str, float]:
+        """What determines the result of `refine`, and the threshold."""
+        return {"window": self.window} | {name: getattr(self, name) for name in _NUMBERS}
+
     def save(self, run_folder: str | Path) -> Path:
         """Write `context.json` into a run, whole or not at all. Raises StorageError when the disk refuses."""
         path = Path(run_folder) / FILE
-        content = {"format": FORMAT, "track": "slide context", **asdict(self), "patients": list(self.patients)}
+        content = {"format": FORMAT, "track": TRACK, **asdict(self), "patients": list(self.patients)}
         write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
         return path
 
@@ -97,6 +103,25 @@ class ContextModel:
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path} cannot be used ({error}). Fit it again: ductal context RUN.") from error
+
+    @classmethod
+    def of_run(cls, run_folder: str | Path, *, d4: bool) -> ContextModel:
+        """As `load`, for logits that the run gives now.
+
+        Args:
+            run_folder: a finished run.
+            d4: whether these logits are averaged over flips and turns.
+
+        Raises:
+            RunError: as `load`; or it was fitted for another network, or for logits made otherwise.
+        """
+        model = cls.load(run_folder)
+        if model.d4 != d4 or model.model not in ("", model_digest(Path(run_folder))):
+            raise RunError(
+                f"{Path(run_folder) / FILE} was fitted for another network, or {'with' if model.d4 else 'without'} "
+                "D4 averaging. Fit it again: ductal context RUN, or leave it out: --patch-only."
+            )
+        return model
 
     @classmethod
     def _read(cls, content: dict[str, Any]) -> ContextModel:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ductal
+from ductal.context.model import FILE, TRACK, ContextModel
 from ductal.errors import DataError, RunError
 from ductal.files import atomic_folder
 from ductal.inference.engines import EngineName
@@ -53,11 +54,11 @@ class SlideAnalyser:
         threshold: probability at and above which a tile is tumour; the run's own by default.
         d4: average over the 8 rotations and flips of each tile.
         engine: see `Predictor.from_run`.
-        refine: changes logits, knowing where the tiles lie; by default they stay as they are.
-        track: name of what `refine` does; results of different tracks are never compared.
+        context: refine calls by their neighbours with the run's `context.json`, which has a threshold of its own;
+            None does so where the run has one. Results of the two tracks are never compared.
 
     Raises:
-        RunError: not a finished run.
+        RunError: not a finished run, or no usable context where it is asked for.
         DataError: a setting is out of range.
     """
 
@@ -69,21 +70,25 @@ class SlideAnalyser:
         threshold: float | None = None,
         d4: bool = False,
         engine: EngineName = "auto",
-        refine: Refine = unchanged,
-        track: str = PATCH_ONLY,
+        context: bool | None = None,
     ) -> None:
         folder = Path(run)
         calibrated = read_settings(folder)
+        if context is None:
+            context = (folder / FILE).is_file()
+        self.context = ContextModel.of_run(folder, d4=d4 or calibrated["d4"]) if context else None
+        self.refine: Refine = self.context.refine if self.context else unchanged
+        self.track = TRACK if self.context else PATCH_ONLY
         stated = _spacing_of(folder)
         self.spacing_um = model_mpp or stated or MODEL_SPACING_UM
         self.spacing_assumed = model_mpp is None and stated is None
-        self.threshold = calibrated["threshold"] if threshold is None else threshold
+        own = self.context.threshold if self.context else calibrated["threshold"]
+        self.threshold = own if threshold is None else threshold
         if not PLAUSIBLE_UM[0] <= self.spacing_um <= PLAUSIBLE_UM[1]:
             raise DataError(f"The model's spacing must be 0.05 to 20 um per pixel. Received: {self.spacing_um}")
         if not 0.0 <= self.threshold <= 1.0:
             raise DataError(f"A threshold is a probability, 0 to 1. Received: {self.threshold}")
         self.run = run_identity(folder)
-        self.refine, self.track = refine, track
         self._folder, self._d4, self._engine = folder, d4, engine
         self._predictor: Predictor | None = None
 
@@ -99,7 +104,7 @@ class SlideAnalyser:
         """What, besides slide and run, determines a result."""
         return {
             "model_mpp": self.spacing_um, "threshold": self.threshold, "d4": self._d4, "engine": self._engine,
-            "track": self.track,
+            "track": self.track, "context": self.context and self.context.numbers(),
         }  # fmt: skip
 
     def analyse(
@@ -196,8 +201,7 @@ def analyse_slide(
     d4: bool = False,
     engine: EngineName = "auto",
     overwrite: bool = False,
-    refine: Refine = unchanged,
-    track: str = PATCH_ONLY,
+    context: bool | None = None,
     progress: Progress | None = None,
 ) -> SlideResult:
     """Find invasive ductal carcinoma on a scanned slide, and write a folder that shows and explains it.
@@ -213,7 +217,7 @@ def analyse_slide(
         mpp: um per pixel of the slide where its file does not say; where it does, the file is right.
         overwrite: compute although the same slide, run and settings have a result there.
         progress: called with (tiles done, tiles in all).
-        model_mpp, threshold, d4, engine, refine, track: see `SlideAnalyser`.
+        model_mpp, threshold, d4, engine, context: see `SlideAnalyser`.
 
     Raises:
         DataError: not a slide, damaged, no spacing, too coarse, no tissue; or `out` holds something else.
@@ -221,7 +225,7 @@ def analyse_slide(
         StorageError: the disk refused; nothing half-written stays.
     """
     analyser = SlideAnalyser(
-        run, model_mpp=model_mpp, threshold=threshold, d4=d4, engine=engine, refine=refine, track=track
+        run, model_mpp=model_mpp, threshold=threshold, d4=d4, engine=engine, context=context
     )
     return analyser.analyse(path, out, mpp=mpp, overwrite=overwrite, progress=progress)
 

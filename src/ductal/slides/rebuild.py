@@ -14,7 +14,6 @@ from ductal.data.split import Split
 from ductal.errors import DataError, RunError
 from ductal.evaluation.arrays import expit, logit
 from ductal.files import atomic_folder
-from ductal.record import model_digest
 from ductal.slides.figures import draw_slide
 from ductal.slides.patients import ROLE_WORDS, Progress, RunProbabilities
 from ductal.slides.rebuilt import RebuiltSlide, places
@@ -107,12 +106,7 @@ class _Refiner:
 def _refiner(source: RunProbabilities, wanted: bool | None) -> _Refiner | None:
     if wanted is False or (wanted is None and not (source.folder / FILE).is_file()):
         return None
-    model = ContextModel.load(source.folder)
-    if model.d4 != source.settings["d4"] or model.model not in ("", model_digest(source.folder)):
-        raise RunError(
-            f"{source.folder / FILE} belongs to another network than the run has now. Fit it again: "
-            "ductal context RUN, or leave it out: --patch-only."
-        )
+    model = ContextModel.of_run(source.folder, d4=source.settings["d4"])
     path = source.folder / HELD_OUT
     columns = ["patch_id", "smoothing_prob", "smoothing_threshold"]
     try:
