@@ -126,7 +126,7 @@ def test_markdown_says_intervals_differences_and_seeds(rows: pd.DataFrame) -> No
     text = to_markdown(rows)
     assert cell(rows.iloc[0].to_dict(), "balanced_accuracy") in text
     assert "95 % intervals over patients" in text
-    assert text.count("(the best) |") == 2
+    assert text.count("(best on validation patients) |") == 2
     assert text.count("colour-histogram (the best control) |") == 2
     assert "(Holm)" in text
     assert "| efficientnetb3-scratch | 7, 42 | " in text
@@ -145,10 +145,15 @@ def test_a_single_run_has_no_differences(folders: list[Path]) -> None:
     assert difference_rows(leaderboard(folders[:1])) == []
 
 
-def test_where_a_control_is_best_its_differences_are_listed_once(tmp_path: Path) -> None:
+def test_a_control_that_is_ahead_is_no_best_model_and_among_controls_rows_are_listed_once(tmp_path: Path) -> None:
     runs = [
         fake.make_run(tmp_path / "a", "model", skill=1.0),
         fake.make_run(tmp_path / "b", "mean-colour", skill=3.0, control=True),
+        fake.make_run(tmp_path / "c", "majority", skill=0.5, control=True),
     ]
-    found = difference_rows(leaderboard(runs))
-    assert [row[:2] for row in found] == [["model", "mean-colour (the best)"]]
+    found = difference_rows(leaderboard(runs[:2]))
+    assert [row[:2] for row in found] == [
+        ["mean-colour", "model (best on validation patients)"], ["model", "mean-colour (the best control)"]
+    ]  # fmt: skip
+    found = difference_rows(leaderboard(runs[1:]))
+    assert [row[:2] for row in found] == [["majority", "mean-colour (best on validation patients)"]]

@@ -88,6 +88,7 @@ def test_run_folder_is_complete(vgg_run: Path, tiny_cohort: Cohort, split: Split
     files = {path.relative_to(vgg_run).as_posix() for path in vgg_run.rglob("*") if path.is_file()}
     assert files == {
         "calibration.json", "history.csv", "model.keras", "predictions/val.parquet", "run.json", "split.json",
+        "MODEL_CARD.md", "CHECKLIST.md",
     }  # fmt: skip
     assert [path.name for path in vgg_run.parent.iterdir()] == [vgg_run.name]
     assert Split.load(vgg_run / "split.json") == split

@@ -111,7 +111,7 @@ def difference_rows(rows: pd.DataFrame) -> list[list[str]]:
         if f"roc_auc_minus_{reference}" not in rows:
             continue
         names = rows.loc[rows[f"to_{reference}"] == reference, "name"]
-        if reference == "control" and names.index[0] == 0:  # a control is best, so these rows are there already
+        if reference == "control" and rows.loc[names.index[0], "to_best"] == "best":  # these rows are there already
             continue
         for row in rows.to_dict("records"):
             column = f"minus_{reference}"

@@ -140,8 +140,7 @@ def _keys(sheet: _Sheet, slide: RebuiltSlide, names: list[str]) -> None:
     _legend(sheet, sheet.left(names.index("Truth")), top, truth + missing)
     _legend(sheet, sheet.left(names.index("Right and wrong")), top, outcomes)
     _colour_bar(sheet, slide, sheet.left(names.index("Probability of IDC")), top)
-    first = sheet.left(0) + (0 if names[0] == "Tissue" else sheet.slot - 0.9)
-    _scale_bar(sheet, slide, first, top + 0.1)
+    _scale_bar(sheet, slide, sheet.left(0) + sheet.slot, top + 0.1)
 
 
 def _colour_bar(sheet: _Sheet, slide: RebuiltSlide, left: float, top: float) -> None:
@@ -162,7 +161,8 @@ def _legend(sheet: _Sheet, left: float, top: float, handles: list[Any]) -> None:
     )  # fmt: skip
 
 
-def _scale_bar(sheet: _Sheet, slide: RebuiltSlide, left: float, top: float) -> None:
+def _scale_bar(sheet: _Sheet, slide: RebuiltSlide, right: float, top: float) -> None:
+    """Ends at `right`, where the legend of the same panel does not reach."""
     if slide.spacing_um is None:
         patches, text = (10.0, "10 patches") if slide.grid.shape[1] >= 20 else (2.0, "2 patches")
     else:
@@ -171,7 +171,7 @@ def _scale_bar(sheet: _Sheet, slide: RebuiltSlide, left: float, top: float) -> N
         mm = max([size for size in BARS_MM if size <= longest] or [BARS_MM[0]])
         patches, text = mm / patch_mm, f"{mm:g} mm"
     long = patches * sheet.inches_a_patch
-    y = 1 - top / sheet.height
+    y, left = 1 - top / sheet.height, right - long
     sheet.figure.add_artist(
         Line2D([left / sheet.width, (left + long) / sheet.width], [y, y], color="black", linewidth=2.2,
                solid_capstyle="butt")
