@@ -331,3 +331,10 @@ def test_recipes_are_listed() -> None:
     assert done.returncode == 0
     for name in ("vgg16-partial", "efficientnetb3-scratch", "blocks 3-5 (10)"):
         assert name in done.stdout  # not cut, though standard output is no terminal
+
+
+def test_a_split_of_ones_own_is_read_before_the_cohort(tmp_path: Path, archive: Path) -> None:
+    code, said = invoke("run", archive, "--split-file", tmp_path / "none.json", "--out", tmp_path / "out")
+    assert code == 3
+    assert "Could not read the split" in said
+    assert not (tmp_path / "out").exists()

@@ -94,6 +94,8 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     started = time.perf_counter()
     recipes = load_recipes(plan.recipes, plan.settled_profile(), plan.max_epochs)
     check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
+    if plan.split_file:
+        Split.load(plan.split_file)  # a mistake in it should not wait for the cohort
     cohort = open_cohort(plan, console)
     split = (
         load_split(plan.split_file, cohort)

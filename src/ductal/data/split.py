@@ -125,7 +125,7 @@ class Split(BaseModel):
             raise DataError(f"Could not read the split {path}: {error.strerror or error}.") from error
         except ValidationError as error:
             raise DataError(
-                f"{path} is not a split: {error.errors()[0]['msg']}. Make it again with `make_split`."
+                f"{path} is not a split: {error.errors()[0]['msg']}. It is JSON, see docs/splits.md."
             ) from error
         refuse_overlap(split)
         return split
