@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="in each stage")
     parser.add_argument("--split", default="published+extra")
     parser.add_argument("--views", type=int, nargs="*", help="stored views of each patch; by default the recipe's")
+    parser.add_argument("--ours-only", action="store_true", help="no conventional training, and no ratios")
     options = parser.parse_args()
     recipe = shortened(load_recipe(options.recipe), options.epochs)
     views = options.views or [recipe.cached_views]
@@ -187,14 +188,16 @@ def main() -> None:
         write_folders(cohort, split, folder / "png")
         alone = multiprocessing.get_context("spawn")
         result = {"recipe": recipe.name, "train_patches": len(split.rows(cohort, "train")), "epochs": options.epochs}
-        with alone.Pool(1) as one:
-            old = one.apply(conventional, (recipe, folder / "png"))
-        result["conventional"] = shortly(old)
+        old = None
+        if not options.ours_only:
+            with alone.Pool(1) as one:
+                old = one.apply(conventional, (recipe, folder / "png"))
+            result["conventional"] = shortly(old)
         for count in views:
             viewed = recipe.model_copy(update={"cached_views": count})
             with alone.Pool(1) as one:
                 new = one.apply(ours, (viewed, cohort.folder, split, folder / f"run-{count}"))
-            result[f"ductal, {count} views" if count else "ductal"] = compare(old, new)
+            result[f"ductal, {count} views" if count else "ductal"] = compare(old, new) if old else shortly(new)
     print(json.dumps(result))
 
 
