@@ -93,10 +93,10 @@ def test_before_the_evaluation_it_says_so(tmp_path: Path) -> None:
 
 
 def test_an_ensemble_names_its_networks(tmp_path: Path) -> None:
-    members = [{"name": "a", "seed": seed, "recipe": {"backbone": net, "weights": "random", "input_px": 96}}
-               for seed, net in ((1, "EfficientNetB0"), (2, "VGG16"))]  # fmt: skip
-    recipe = {"name": "both", "title": "Ensemble of two", "members": members}
-    text = card(tmp_path / "run", CALIBRATION | {"d4": True}, recipe=recipe, ensemble=True)
+    networks = [{"backbone": net, "weights": "random", "input_px": 96} for net in ("EfficientNetB0", "VGG16")]
+    recipe = {"name": "both", "title": "Ensemble of two", "members": networks}
+    members = [{"name": "a", "seed": seed} for seed in (1, 2)]
+    text = card(tmp_path / "run", CALIBRATION | {"d4": True}, recipe=recipe, members=members, ensemble=True)
     assert "| Network 1 | EfficientNetB0, from random weights, run at 96 px, seed 1 |" in text
     assert "| Network 2 | VGG16" in text
     assert "| Averaged over flips and rotations (D4) | yes |" in text

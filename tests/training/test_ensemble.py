@@ -84,6 +84,8 @@ def test_it_is_evaluated_and_compared_like_any_run(
         assert (out / name).stat().st_size > 0
     text = (out / "report.html").read_text(encoding="utf-8")
     assert "Ensemble of 2 x small, D4 averaged" in text
+    card = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert all(f"| Network {number} | VGG16" in card and f", seed {number + 2} |" in card for number in (1, 2))
     assert "cross-fitted" in text
     assert len(leaderboard([out, *kept])) == 3
 

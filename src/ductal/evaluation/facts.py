@@ -89,8 +89,9 @@ def model_facts(run: RunRecord) -> Pairs:
     record, recipe = run.run, run.run.get("recipe") or {}
     members = recipe.get("members")
     if members:
-        networks = [(f"Network {number}", _network_words(one.get("recipe") or {}) + f", seed {one.get('seed')}")
-                    for number, one in enumerate(members, 1)]  # fmt: skip
+        seeds = [one.get("seed", UNKNOWN) for one in record.get("members") or []] + [UNKNOWN] * len(members)
+        networks = [(f"Network {number}", f"{_network_words(one)}, seed {seed}")
+                    for number, (one, seed) in enumerate(zip(members, seeds, strict=False), 1)]  # fmt: skip
         networks.append(("Joined by", "the mean of their calibrated logits"))
     else:
         networks = [("Network", _network_words(recipe)), ("Head", _head_words(recipe.get("head")))]

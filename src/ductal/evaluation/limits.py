@@ -132,7 +132,7 @@ def citations(run: RunRecord) -> list[str]:
             "doi:10.1117/12.2043872; and Janowczyk A., Madabhushi A., 2016, PubMed 27563488",
         ]
     recipe = run.run.get("recipe") or {}
-    used = [one.get("recipe") or {} for one in recipe.get("members") or []] or [recipe]
+    used = recipe.get("members") or [recipe]
     names = [str(one.get("backbone", "")) for one in used]
     return found + [says for start, says in _BACKBONES.items() if any(name.startswith(start) for name in names)]
 
