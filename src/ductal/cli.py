@@ -36,7 +36,7 @@ from ductal.cli_options import (
     names_in,
     ratios_in,
 )
-from ductal.cli_run import data_of
+from ductal.cli_run_data import data_of
 from ductal.cli_tools import tools
 from ductal.console import bar, make_console, say
 from ductal.errors import RunError
@@ -158,7 +158,6 @@ def train(
 def evaluate(
     run_folder: RunFolder,
     cohort: Annotated[Path | None, typer.Option(help="The cohort, if it has moved since the training.")] = None,
-    d4: D4 = False,
     threshold_rule: Annotated[
         str | None,
         typer.Option(
@@ -179,7 +178,7 @@ def evaluate(
     console = make_console()
     patches, split = data_of(run_folder, cohort)
     with bar(console, "Predicting") as progress:
-        evaluate_run(run_folder, patches, split, d4=d4, threshold_rule=threshold_rule, fast=fast, progress=progress)
+        evaluate_run(run_folder, patches, split, threshold_rule=threshold_rule, fast=fast, progress=progress)
     console.print(to_rich_table(leaderboard([run_folder])))
     say(console, f"Report: {run_folder / 'report.html'}")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ductal.cli_options import RunFolder, Seed, names_in
-from ductal.cli_run import data_of
+from ductal.cli_run_data import data_of
 from ductal.console import bar, make_console, quiet_tensorflow, say
 
 neighbours = typer.Typer()

@@ -1,4 +1,4 @@
-"""The logistic regression of heads: the same minimum as scikit-learn's, also from far away."""
+"""The logistic regression of heads: the same minimum whatever the solver, also from far away."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ductal.evaluation.arrays import patient_weights
 
 
 @pytest.mark.parametrize(("strength", "scale"), [(1e-3, 1.0), (1.0, 1.0), (1e6, 8.0)])
-def test_newton_finds_the_minimum_that_scikit_learn_finds(strength: float, scale: float) -> None:
+def test_newton_finds_the_minimum_that_a_general_optimiser_finds(strength: float, scale: float) -> None:
     slides = field_slides(3)[1:]
     x = scale * np.concatenate([np.column_stack([slide.logits, slide.embeddings]) for slide in slides])
     y = np.concatenate([slide.labels for slide in slides])

@@ -50,11 +50,11 @@ def test_reliability(tmp_path: Path) -> None:
     check(decision.reliability([("one class", np.zeros(40, int), P[:40], PATIENTS[:40])], path))
 
 
-@pytest.mark.parametrize("max_error", [None, 0.05, 0.0])
-def test_risk_coverage(tmp_path: Path, max_error: float | None) -> None:
+@pytest.mark.parametrize("limits", [None, (0.3, 0.6), (0.0, 1.0)])
+def test_risk_coverage(tmp_path: Path, limits: tuple[float, float] | None) -> None:
     models = [("model", Y, P), (ODD, Y, 1 - P), ("perfect", Y, Y.astype(float)), ("few", [0, 1], [0.3, 0.4])]
-    check(decision.risk_coverage(models, [0.4, 0.5, 0.5, 0.5], tmp_path / "f.png", max_error=max_error))
-    check(decision.risk_coverage(models[2:3], [0.5], tmp_path / "f.png", max_error=max_error))
+    check(decision.risk_coverage(models, [0.4, 0.5, 0.5, 0.5], tmp_path / "f.png", limits=limits, aim=0.05))
+    check(decision.risk_coverage(models[2:3], [0.5], tmp_path / "f.png", limits=limits))
 
 
 def test_decision_curve(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from ductal.errors import RunError
 from ductal.evaluation.metrics import binary_metrics
-from ductal.evaluation.selective import abstention_for_error, aurc, confidence, risk_coverage
+from ductal.evaluation.selective import abstention_for_error, aurc, confidence, risk_coverage, within_limits
 from ductal.evaluation.temperature import Scaling
 
 SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.floats(0, 1)
@@ -82,3 +82,14 @@ def test_undefined_is_nan_and_nonsense_is_refused() -> None:
         risk_coverage(Y, P, float("nan"))
     with pytest.raises(RunError, match="error rate to reach"):
         abstention_for_error(Y, P, 0.5, 1.2)
+
+
+def test_limits_chosen_elsewhere_leave_what_they_leave() -> None:
+    y, p = [1, 0, 1, 0], [0.9, 0.8, 0.5, 0.1]
+    assert within_limits(y, p, 0.5, 0.2, 0.7) == (0.75, pytest.approx(1 / 3))
+    assert within_limits(y, p, 0.5, 0.5, 0.5) == (1.0, 0.25)
+    coverage, error_rate = within_limits(y, p, 0.5, 0.0, 1.0)
+    assert coverage == 0.0
+    assert np.isnan(error_rate)
+    found = abstention_for_error(y, p, 0.5, 0.0)
+    assert within_limits(y, p, 0.5, found.low, found.high) == (found.coverage, found.error_rate)

@@ -123,6 +123,12 @@ def test_what_differs_is_computed_anew(change: dict, run: Path, square: Path, tm
         assert json.loads((tmp_path / "a" / "regions.geojson").read_text())["features"] == []
 
 
+@pytest.mark.parametrize("um", [0.0, -1.0, 100.0])
+def test_a_spacing_that_cannot_be_is_refused(run: Path, um: float) -> None:
+    with pytest.raises(DataError, match="spacing must be"):
+        SlideAnalyser(run, model_mpp=um)
+
+
 def test_another_model_is_another_result(run: Path, square: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / run.name
     shutil.copytree(run, copy)

@@ -79,7 +79,7 @@ class GridHead:
         for _ in range(self.steps):
             views = rng.integers(0, 8, len(inputs))
             turned = [
-                np.stack([_view(each, view) for each, view in zip(arrays, views, strict=True)])
+                np.stack([d4_views(each[None])[view][0] for each, view in zip(arrays, views, strict=True)])
                 for arrays in (inputs, targets)
             ]
             step(*(tf.constant(each) for each in turned))
@@ -133,8 +133,3 @@ def _raster(slide: Slide, values: np.ndarray) -> np.ndarray:
 def _square(grid: np.ndarray, side: int) -> np.ndarray:
     height, width = grid.shape[:2]
     return np.pad(grid, ((0, side - height), (0, side - width), (0, 0)))
-
-
-def _view(grid: np.ndarray, number: int) -> np.ndarray:
-    turned = np.rot90(grid, number % 4)
-    return turned[:, ::-1] if number >= 4 else turned

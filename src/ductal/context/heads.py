@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
 from ductal.context.neighbourhood import window_means
 from ductal.errors import RunError
-from ductal.evaluation.arrays import Floats, Ints, expit, patient_weights
+from ductal.evaluation.arrays import Floats, Ints, patient_weights
 from ductal.slides.grid import TileGrid
 
 WINDOWS = (3, 5, 7, 9)
 _UNPENALISED = 1e6
-STEPS, TINY = 50, 1e-8  # of Newton's method: it takes about ten
+STEPS, TINY = 50, 1e-8  # of Newton's method: it takes about ten, where a general optimiser takes a hundred
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +127,7 @@ class FittedSmoothing:
 
 
 def logistic_regression(features: Floats, slides: Sequence[Slide], strength: float) -> tuple[float, Floats]:
-    """The intercept, and a coefficient for each feature, by Newton's method; every patient counts the same.
-
-    The loss is scikit-learn's: `strength` times the sum of the patches' log losses, plus half the sum of squares of
-    the coefficients. It is convex, so that there is one minimum, whatever the start.
+    """The intercept, and a coefficient for each feature (scikit-learn); every patient counts the same.
 
     Args:
         features: float64 (n, d), the slides' patches one below the other.
@@ -146,35 +144,9 @@ def logistic_regression(features: Floats, slides: Sequence[Slide], strength: flo
             "be fitted on them. Add slides with the other class."
         )
     ids = np.repeat([slide.patient for slide in slides], [len(slide.labels) for slide in slides])
-    found = _newton(
-        np.concatenate([np.ones((len(features), 1)), features], axis=1), labels.astype(np.float64),
-        patient_weights(ids, len(labels)), 1 / strength,
-    )  # fmt: skip
-    return float(found[0]), found[1:]
-
-
-def _newton(x: Floats, y: Floats, weights: Floats, penalty: float) -> Floats:
-    """Coefficients (d,), the first of which is not penalised."""
-    shrink = np.full(x.shape[1], penalty)
-    shrink[0] = 1e-9
-
-    def loss(beta: Floats) -> float:
-        z = x @ beta
-        return float(weights @ (np.logaddexp(0, z) - y * z) + shrink @ beta**2 / 2)
-
-    beta = np.zeros(x.shape[1])
-    for _ in range(STEPS):
-        probs = expit(x @ beta)
-        gradient = x.T @ (weights * (probs - y)) + shrink * beta
-        curvature = (x.T * (weights * probs * (1 - probs))) @ x + np.diag(shrink)
-        step = np.linalg.solve(curvature, gradient)
-        value = loss(beta)
-        while loss(beta - step) > value + 1e-9 * abs(value) and np.abs(step).max() > TINY:
-            step = step / 2  # Newton overshoots far from the minimum
-        beta = beta - step
-        if np.abs(step).max() < TINY:
-            break
-    return beta
+    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=TINY, max_iter=STEPS)
+    model.fit(features, labels, sample_weight=patient_weights(ids, len(labels)))
+    return float(model.intercept_[0]), model.coef_[0]
 
 
 def _own_and_around(slide: Slide, window: int) -> Floats:

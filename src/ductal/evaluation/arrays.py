@@ -12,7 +12,6 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
-# As `ductal.inference.predictor` clips: what is fitted here must be what is applied there.
 CLIP = 1e-7
 
 

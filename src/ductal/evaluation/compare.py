@@ -152,7 +152,7 @@ def _settings(run: RunRecord) -> str:
     """Equal for runs that differ in their seed only; a seed divides k folds anew, which is part of its doing."""
     split = "folds" if run.pooled else run.run.get("split", {}).get("id")
     same = [run.name, run.run.get("recipe"), run.run["cohort"].get("fingerprint"), split, run.run.get("profile")]
-    same += [run.metrics.get("d4"), run.run.get("precision"), run.run.get("weights")]
+    same += [run.metrics.get("d4"), run.metrics.get("exact", True), run.run.get("precision"), run.run.get("weights")]
     return hashlib.sha1(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

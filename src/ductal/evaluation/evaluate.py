@@ -21,7 +21,14 @@ from ductal.evaluation.analysis import write_failures
 from ductal.evaluation.checklist import write_checklist
 from ductal.evaluation.controls import CONTROLS
 from ductal.evaluation.decision import ThresholdRule
-from ductal.evaluation.judgement import MAX_ERROR, calibration_block, decision_block, rechoose
+from ductal.evaluation.judgement import (
+    MAX_ERROR,
+    calibrated_by_others,
+    calibration_block,
+    decision_block,
+    limits_of,
+    rechoose,
+)
 from ductal.evaluation.metrics import best_threshold, evaluate_predictions, join_labels
 from ductal.evaluation.model_card import write_model_card
 from ductal.evaluation.report import write_run_report
@@ -39,21 +46,22 @@ def evaluate(
     cohort: Cohort,
     split: Split,
     *,
-    d4: bool = False,
     threshold_rule: str | None = None,
     fast: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained run on the validation patients, and on the test patients where there are any.
 
+    A run is evaluated as it predicts: averaged over flips and turns where it was calibrated so (`ductal ensemble RUN
+    --d4`), and not otherwise, since temperature and threshold belong to what they were chosen on.
+
     Writes predictions, `metrics.json`, figures, tables of failures, `MODEL_CARD.md`, `CHECKLIST.md` and
     `report.html` into the run folder and counts in `run.json` how often its test patients were opened.
 
     Args:
         run_folder: as written by `ductal.training.trainer.train`.
-        cohort: the cohort it was trained on, or another one for which `split` was made.
+        cohort: the cohort it was trained on.
         split: the split it was trained with.
-        d4: average over the 8 rotations and flips of each patch; recorded with the metrics.
         threshold_rule: choose the run's threshold anew, on its validation patients, and write it into
             `calibration.json` (see `ThresholdRule.parse`); None keeps the one it has.
         fast: compute as `ductal predict` does, in 16 bits where the run was trained in them, instead of in float32.
@@ -64,14 +72,13 @@ def evaluate(
         The content of metrics.json.
 
     Raises:
-        RunError: not a finished run, trained on another cohort or split, no such rule, or a rule together with
-            a `d4` that the run itself does not have.
+        RunError: not a finished run, trained on another cohort or split, or no such rule.
     """
     folder = Path(run_folder)
     rule = None if threshold_rule is None else ThresholdRule.parse(threshold_rule)
     record = _read_json(folder / "run.json")
     _check_same(record, cohort, split)
-    predictor = Predictor.from_run(folder, d4=d4, exact=not fast)  # figures should not depend on the machine
+    predictor = Predictor.from_run(folder, exact=not fast)  # figures should not depend on the machine
     settings = _read_json(folder / "calibration.json")
     known: dict[bytes, np.ndarray] = {}
 
@@ -82,8 +89,6 @@ def evaluate(
         return known[key]
 
     if rule is not None:
-        if d4 and not settings.get("d4"):
-            raise RunError(_D4_IS_ANOTHER_RUN)
         rows = split.rows(cohort, "val")
         settings = rechoose(settings, cohort.labels[rows], predict(rows), rule)
     (folder / REPORT).unlink(missing_ok=True)  # its absence says that an evaluation did not come to its end
@@ -94,12 +99,6 @@ def evaluate(
     write_text(folder / "metrics.json", to_json(metrics))
     _write_findings(folder, record, cohort, settings)
     return metrics
-
-
-_D4_IS_ANOTHER_RUN = (
-    "This run predicts without D4 averaging, so a threshold chosen with it would not be the run's. Leave --d4 out, "
-    "or make a run that always averages: ductal ensemble RUN --d4 --threshold RULE --out RUN-d4."
-)
 
 
 def _write_findings(folder: Path, record: dict[str, Any], cohort: Cohort, settings: dict[str, Any]) -> None:
@@ -203,15 +202,11 @@ def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float, set
     ]
     figures.roc_pr(scores, folder / "figures" / "roc_pr.png")
     shown = tables[parts[-1]]
-    raw = Scaling(settings["temperature"], settings.get("bias", 0.0)).undo(shown["prob"])
-    label, patients = shown["label"], _ids(shown)
-    figures_decision.reliability(
-        [("before calibration", label, raw, patients), ("calibrated", label, shown["prob"], patients)],
-        folder / "figures" / "reliability.png",
-    )
+    _draw_reliability(folder, shown, settings, held_out=parts[-1] == "test")
     figures_decision.risk_coverage(
-        scores, [threshold] * len(scores), folder / "figures" / "risk_coverage.png", max_error=MAX_ERROR
-    )
+        scores, [threshold] * len(scores), folder / "figures" / "risk_coverage.png",
+        limits=limits_of(settings.get("abstention", {})), aim=MAX_ERROR,
+    )  # fmt: skip
     figures_decision.decision_curve(scores[-1:], folder / "figures" / "decision_curve.png")
     rows = pd.Index(cohort.table["patch_id"]).get_indexer(shown["patch_id"])
     figures.sample_patches(
@@ -222,6 +217,18 @@ def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float, set
         patch_ids=shown["patch_id"].tolist(),
         threshold=threshold,
     )
+
+
+def _draw_reliability(folder: Path, shown: pd.DataFrame, settings: dict[str, Any], *, held_out: bool) -> None:
+    """Before and after calibration, after it as metrics.json scores it: nobody calibrated by his own patches."""
+    scaling = Scaling(settings["temperature"], settings.get("bias", 0.0))
+    label, patients = shown["label"], _ids(shown)
+    lines = [("before calibration", label, scaling.undo(shown["prob"]), patients)]
+    fit = settings.get("calibration", {}).get("fit", "temperature")
+    after = calibrated_by_others(label, shown["prob"], shown["patient"], scaling, fit, held_out=held_out)
+    if after is not None:
+        lines.append(("calibrated" if held_out else "calibrated by other patients", label, after[0], patients))
+    figures_decision.reliability(lines, folder / "figures" / "reliability.png")
 
 
 def _ids(table: pd.DataFrame) -> pd.Series | None:

@@ -20,7 +20,7 @@ from ductal.evaluation.calibration import calibration_scores, reliability_table
 from ductal.evaluation.decision import decision_curve as net_benefits
 from ductal.evaluation.drawing import GREY, PALETTE, STYLES, WIDTH, number, save, short, tidy
 from ductal.evaluation.metrics import binary_metrics
-from ductal.evaluation.selective import abstention_for_error, aurc
+from ductal.evaluation.selective import aurc, within_limits
 from ductal.evaluation.selective import risk_coverage as risks
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -67,15 +67,17 @@ def reliability(models: Sequence[Grouped], path: Path) -> Path:
 
 
 def risk_coverage(
-    models: Sequence[Scores], thresholds: Sequence[float], path: Path, *, max_error: float | None = None
-) -> Path:
+    models: Sequence[Scores], thresholds: Sequence[float], path: Path, *,
+    limits: tuple[float, float] | None = None, aim: float | None = None,
+) -> Path:  # fmt: skip
     """Error rate among the most confident share of patches, for every share.
 
     Args:
         models: (name, labels (n,), probabilities (n,)) of each.
         thresholds: one a model; a patch is called IDC from this probability on.
         path: the PNG to write.
-        max_error: marks where each model comes down to this error rate.
+        limits: (low, high) of abstention, chosen on validation patients; what they leave is marked.
+        aim: the error rate that the limits were chosen for, as a line.
 
     Raises:
         RunError: no model or no patch, or as `ductal.evaluation.selective.risk_coverage`.
@@ -87,16 +89,17 @@ def risk_coverage(
     for index, ((name, y, p), threshold) in enumerate(zip(models, thresholds, strict=True)):
         curve, style = risks(y, p, threshold), _style(index)
         label = f"{short(name, 50)}: overall {curve['risk'].iloc[-1]:.1%} wrong, AURC {number(aurc(y, p, threshold))}"
-        if max_error is not None:
-            found = abstention_for_error(y, p, threshold, max_error)
-            label += f"; {found.coverage:.0%} called at most {max_error:.1%} wrong"
-            if found.coverage:
-                ax.plot(found.coverage, found.error_rate, marker="o", markersize=8, color=style["color"], zorder=4)
+        if limits is not None:
+            coverage, error_rate = within_limits(y, p, threshold, *limits)
+            label += f"; {coverage:.0%} within limits"
+            if coverage:
+                label += f", {error_rate:.1%} wrong"
+                ax.plot(coverage, error_rate, marker="o", markersize=8, color=style["color"], zorder=4)
         n = np.size(y)
         shown = curve[curve["coverage"] * n >= min(_LEFT_OUT, n)]
         ax.plot(shown["coverage"], shown["risk"], label=label, **style)
-    if max_error is not None:
-        ax.axhline(max_error, color=GREY, linewidth=0.9, linestyle=":")
+    if aim is not None:
+        ax.axhline(aim, color=GREY, linewidth=0.9, linestyle=":")
     ax.set(xlim=(0, 1.01), ylim=(0, max(0.02, ax.get_ylim()[1])))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.yaxis.set_major_formatter(PercentFormatter(1))

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ductal.errors import RunError
+from ductal.evaluation.arrays import Floats
 from ductal.evaluation.calibration import calibration_intervals, calibration_scores
 from ductal.evaluation.decision import ThresholdRule, sensitivity_at_specificity
-from ductal.evaluation.selective import abstention_for_error, aurc
+from ductal.evaluation.selective import abstention_for_error, aurc, within_limits
 from ductal.evaluation.temperature import Scaling, cross_fitted, fit_platt, fit_temperature
 
 MAX_ERROR = 0.05  # of the calls that are left when a model abstains from the unsure ones
@@ -123,18 +124,29 @@ def calibration_block(
 
     if scaling is None:
         return {"before": scores(p)}
-    raw = scaling.undo(p)
+    after = calibrated_by_others(y, p, patients, scaling, fit, held_out=held_out)
+    before = {"before": scores(scaling.undo(p))}
+    return before if after is None else before | {"after": scores(after[0]), "after_is": after[1]}
+
+
+def calibrated_by_others(
+    y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike, scaling: Scaling, fit: Fit, *, held_out: bool
+) -> tuple[Floats, str] | None:
+    """Probabilities none of which was calibrated with its own patient, and how that was done.
+
+    Args:
+        y, p, patients, scaling, fit, held_out: as `calibration_block`.
+
+    Returns:
+        float64 (n,) and words; None where patients are unknown or there is one only.
+    """
     if held_out:
-        return {"before": scores(raw), "after": scores(p), "after_is": "fitted on validation patients"}
+        return np.asarray(p, np.float64), "fitted on validation patients"
     ids = np.asarray(patients).astype(str)
     if (ids == "").any() or np.unique(ids).size < 2:
-        return {"before": scores(raw)}
-    crossed = cross_fitted(y, raw, ids, FITS[fit])
-    return {
-        "before": scores(raw),
-        "after": scores(crossed.probs),
-        "after_is": f"cross-fitted: each patient calibrated by others, in {len(crossed.scalings)} parts",
-    }
+        return None
+    crossed = cross_fitted(y, scaling.undo(p), ids, FITS[fit])
+    return crossed.probs, f"cross-fitted: each patient calibrated by others, in {len(crossed.scalings)} parts"
 
 
 def decision_block(
@@ -148,15 +160,16 @@ def decision_block(
         threshold: a patch is called IDC from this probability on.
         abstention: of calibration.json: patches with low < p < high are left uncalled; {} for none.
     """
-    truth, probs = np.asarray(y) == 1, np.asarray(p, dtype=np.float64)
     points = {str(level): sensitivity_at_specificity(y, p, level)._asdict() for level in SPECIFICITIES}
     block: dict[str, Any] = {"sensitivity_at_specificity": points, "aurc": aurc(y, p, threshold)}
-    low, high = abstention.get("low"), abstention.get("high")
-    if low is not None and high is not None and np.isfinite([low, high]).all():
-        called = ~((probs > low) & (probs < high))
-        wrong = (probs >= threshold) != truth
-        block["abstention"] = {
-            "low": low, "high": high, "coverage": float(called.mean()),
-            "error_rate": float(wrong[called].mean()) if called.any() else float("nan"),
-        }  # fmt: skip
+    limits = limits_of(abstention)
+    if limits is not None:
+        coverage, error_rate = within_limits(y, p, threshold, *limits)
+        block["abstention"] = {"low": limits[0], "high": limits[1], "coverage": coverage, "error_rate": error_rate}
     return block
+
+
+def limits_of(abstention: dict[str, Any]) -> tuple[float, float] | None:
+    """low and high of calibration.json's abstention; None where no limits reach its error rate."""
+    low, high = abstention.get("low"), abstention.get("high")
+    return None if low is None or high is None or not np.isfinite([low, high]).all() else (low, high)

@@ -64,7 +64,9 @@ def decision_table(run: RunRecord) -> dict[str, Any] | None:
     return {
         "headings": ["For decisions", *(f"{PART_WORDS[part].capitalize()} patients" for part in blocks)],
         "rows": rows,
-        "says": "The limits of abstention were chosen on validation patients, so their column is optimistic.",
+        "says": "The limits of abstention were chosen on validation patients, so their column is optimistic. "
+        "The thresholds for a fixed specificity are those of the very patients of each column: what the model could "
+        "do, not what a threshold chosen beforehand would give.",
     }
 
 

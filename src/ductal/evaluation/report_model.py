@@ -47,7 +47,8 @@ FIGURES: tuple[tuple[str, str, str, str], ...] = (
      "nothing is shown to be wrong."),
     ("risk_coverage", "calibration", "Errors left when only the most confident calls are made",
      "The steeper the fall to the left, the better the model knows when it is unsure. A line that starts high has "
-     "confident mistakes."),
+     "confident mistakes. The dots are what the limits of abstention leave; validation patients chose them, to come "
+     "down to the dotted line."),
     ("decision_curve", "calibration", "Whether acting on the model pays",
      "It does where its line is above both calling all patches and calling none."),
     ("errors_by_distance", "failures", "Errors by distance from the border of the tumour, on patients whose patches "

@@ -123,6 +123,26 @@ def abstention_for_error(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float, m
     )
 
 
+def within_limits(
+    y: npt.ArrayLike, p: npt.ArrayLike, threshold: float, low: float, high: float
+) -> tuple[float, float]:
+    """What limits chosen elsewhere leave: the share of patches called, and of wrong calls among these.
+
+    Args:
+        y: labels, shape (n,), IDC = 1.
+        p: probabilities of IDC, shape (n,).
+        threshold: a called patch is called IDC from this probability on.
+        low, high: patches with low < p < high are not called.
+
+    Returns:
+        Both in [0, 1]; the second is nan where no patch is called.
+    """
+    truth, probs = np.asarray(y) == 1, np.asarray(p, dtype=np.float64)
+    called = ~((probs > low) & (probs < high))
+    wrong = (probs >= threshold) != truth
+    return float(called.mean()), float(wrong[called].mean()) if called.any() else NAN
+
+
 def _counts(
     y: npt.ArrayLike, p: npt.ArrayLike, threshold: float
 ) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ductal.errors import RunError
+from ductal.evaluation.arrays import logit
 from ductal.inference.engines import Engine, TensorFlowEngine, load_keras
 from ductal.inference.predictor import MEMBERS, Member, Predictor, d4_views, read_settings
 
 SIDE = 50
 INPUT, OUTPUT = "patches", "probability"
-LARGEST_LOGIT = float(np.log((1.0 - 1e-7) / 1e-7))  # where the Predictor cuts, too
+LARGEST_LOGIT = float(logit(1.0))  # where the Predictor cuts, too
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,9 @@ def build(run: LoadedRun) -> Callable[..., Any]:
             views = tf.reshape(chosen, (-1, SIDE, SIDE, 3))
         logits = []
         for to_logit, item in parts:
-            logit = tf.clip_by_value(to_logit(views), -LARGEST_LOGIT, LARGEST_LOGIT)
-            logit = tf.reduce_mean(tf.reshape(logit, (-1, 8 if run.d4 else 1)), axis=1)
-            logits.append(logit / item.temperature + item.bias)
+            each = tf.clip_by_value(to_logit(views), -LARGEST_LOGIT, LARGEST_LOGIT)
+            mean = tf.reduce_mean(tf.reshape(each, (-1, 8 if run.d4 else 1)), axis=1)
+            logits.append(mean / item.temperature + item.bias)
         mean = tf.add_n(logits) / float(len(logits))
         return {OUTPUT: tf.sigmoid(mean / run.temperature + run.bias)}
 

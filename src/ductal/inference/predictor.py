@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ductal.errors import DataError, RunError
+from ductal.evaluation.arrays import expit, logit
 from ductal.inference.engines import Engine, EngineName, TensorFlowEngine, Where, open_engine
 
 PATCH_SHAPE = (50, 50, 3)
@@ -177,10 +178,10 @@ class Predictor:
         if found.shape[:2] == (1, 1) and (self.temperature, self.bias, only.temperature, only.bias) == (1, 0, 1, 0):
             return found[0, 0]
         logits = [
-            _logit(probs).mean(axis=0) / member.temperature + member.bias
+            logit(probs).mean(axis=0) / member.temperature + member.bias
             for probs, member in zip(found, self.members, strict=True)
         ]
-        return _sigmoid(np.mean(logits, axis=0) / self.temperature + self.bias)
+        return expit(np.mean(logits, axis=0) / self.temperature + self.bias).astype(np.float32)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -202,12 +203,3 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise RunError(
             f"{folder / 'calibration.json'} cannot be read ({error!r}). Train the recipe again."
         ) from error
-
-
-def _logit(probs: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probs.astype(np.float64), 1e-7, 1.0 - 1e-7)
-    return np.log(clipped / (1.0 - clipped)).astype(np.float32)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

@@ -80,7 +80,7 @@ class SlideAnalyser:
         self.refine: Refine = self.context.refine if self.context else unchanged
         self.track = TRACK if self.context else PATCH_ONLY
         stated = _spacing_of(folder)
-        self.spacing_um = model_mpp or stated or MODEL_SPACING_UM
+        self.spacing_um = next(um for um in (model_mpp, stated, MODEL_SPACING_UM) if um is not None)
         self.spacing_assumed = model_mpp is None and stated is None
         own = self.context.threshold if self.context else calibrated["threshold"]
         self.threshold = own if threshold is None else threshold

@@ -23,7 +23,6 @@ Progress = Callable[[int, int], None]
 
 BATCH = 64
 CHUNK = 16 * BATCH  # tiles handed to the network at once, 8 MB
-_SMALLEST = 1e-7  # a probability closer to 0 or 1 would have no finite logit in float32
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,7 @@ def judge(
         progress(total, total)
     places = np.concatenate(order)
     grid = TileGrid(places[:, 1], places[:, 0], tiling.shape)
-    clipped = np.clip(np.concatenate(probs).astype(np.float64), _SMALLEST, 1 - _SMALLEST)
-    refined = refine(grid, logit(clipped).astype(np.float32))
+    refined = refine(grid, logit(np.concatenate(probs)).astype(np.float32))
     return Judged(gates, shares, grid.raster(expit(refined.astype(np.float64)).astype(np.float32)).astype(np.float32))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class RunProbabilities:
         first = ~patient.duplicated().to_numpy()
         names = (*PARTS, UNLISTED)  # -1 is the last
         self.roles = {name: names[part] for name, part in zip(patient[first], parts[first], strict=True) if name}
-        self._saved = _saved_probabilities(self.folder, cohort, self.settings["d4"])
+        self._saved = _saved_probabilities(self.folder, cohort)
         whole = pd.Series(np.isfinite(self._saved)).groupby(patient.to_numpy()).all()
         self.saved = tuple(name for name in whole.index[whole] if name)
         self._predictor: Predictor | None = None
@@ -97,15 +96,11 @@ class RunProbabilities:
         return found
 
 
-def _saved_probabilities(folder: Path, cohort: Cohort, d4: bool) -> np.ndarray:
+def _saved_probabilities(folder: Path, cohort: Cohort) -> np.ndarray:
     """float32 (N,) for the cohort's patches, nan where the run's predictions do not have one."""
     found = np.full(len(cohort), np.nan, np.float32)
-    files = sorted((folder / "predictions").glob("*.parquet"))
-    # Evaluated with --d4, and not calibrated with it: two kinds of probabilities must not mix.
-    if not files or _evaluated_with_d4(folder) != d4:
-        return found
     ids = pd.Index(cohort.table["patch_id"])
-    for file in files:
+    for file in sorted((folder / "predictions").glob("*.parquet")):
         try:
             table = pd.read_parquet(file, columns=["patch_id", "label", "prob"])
         except (OSError, ValueError) as error:
@@ -115,10 +110,3 @@ def _saved_probabilities(folder: Path, cohort: Cohort, d4: bool) -> np.ndarray:
         same[same] = cohort.labels[at[same]] == table["label"].to_numpy()[same]
         found[at[same]] = table["prob"].to_numpy(np.float32)[same]
     return found
-
-
-def _evaluated_with_d4(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("d4", False))
-    except (OSError, ValueError):
-        return False
