@@ -29,12 +29,11 @@ from ductal.cli_options import (
     Seed,
     Source,
     SplitFile,
-    SplitName,
     SplitOption,
     WeightsFile,
     check_source,
     names_in,
-    ratios_in,
+    split_in,
 )
 from ductal.cli_run_data import data_of
 from ductal.cli_tools import tools
@@ -72,11 +71,11 @@ def run(
         str | None,
         typer.Option(help="Recipes to train, separated by commas: names or .toml files; all six by default."),
     ] = None,
-    split: SplitOption = SplitName.random,
+    split: SplitOption = None,
     split_file: SplitFile = None,
-    ratios: Ratios = "0.7,0.15,0.15",
-    fold: Fold = 0,
-    folds: Folds = 5,
+    ratios: Ratios = None,
+    fold: Fold = None,
+    folds: Folds = None,
     profile: Annotated[
         Profile | None, typer.Option(help="quick or full; quick without a source, else full.")
     ] = None,
@@ -92,16 +91,15 @@ def run(
     from ductal.experiment import Plan, run_experiment
     from ductal.training.recipe import DEFAULT_RECIPES
 
+    name, divided = split_in(split, split_file, ratios, fold, folds)
     run_experiment(
         Plan(
             source=source,
             out=out,
             recipes=names_in(recipes) or DEFAULT_RECIPES,
-            split=split.value,
+            split=name,
             split_file=split_file,
-            ratios=ratios_in(ratios),
-            fold=fold,
-            folds=folds,
+            **divided,
             profile=profile.value if profile else None,
             seed=seed,
             patients=patients,
@@ -118,11 +116,11 @@ def run(
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .toml file.")],
     cohort: Annotated[Path, typer.Option("--cohort", help="A prepared cohort.")] = Path("cohort"),
-    split: SplitOption = SplitName.random,
+    split: SplitOption = None,
     split_file: SplitFile = None,
-    ratios: Ratios = "0.7,0.15,0.15",
-    fold: Fold = 0,
-    folds: Folds = 5,
+    ratios: Ratios = None,
+    fold: Fold = None,
+    folds: Folds = None,
     profile: Annotated[Profile, typer.Option(help="quick or full.")] = Profile.full,
     out: Out = Path("ductal-out"),
     seed: Seed = 42,
@@ -137,14 +135,11 @@ def train(
     from ductal.experiment_data import audited
     from ductal.training.isolated import train_isolated
 
+    name, divided = split_in(split, split_file, ratios, fold, folds)
     console = make_console()
     settings = load_recipes((recipe,), profile.value, max_epochs)[0]
     patches = Cohort.open(cohort)
-    parts = (
-        load_split(split_file, patches)
-        if split_file
-        else make_split(patches, split.value, seed=seed, ratios=ratios_in(ratios), fold=fold, folds=folds)
-    )
+    parts = load_split(split_file, patches) if split_file else make_split(patches, name, seed=seed, **divided)
     audit = audited(patches, parts, console)
     parts.save(out / "split.json")
     folder = train_isolated(

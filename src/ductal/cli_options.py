@@ -109,16 +109,18 @@ Limit = Annotated[
 PatientsCsv = Annotated[
     Path | None, typer.Option(help="CSV with columns file,patient for class folders without genuine names.")
 ]
-SplitOption = Annotated[SplitName, typer.Option("--split", help="How patients are divided.")]
+SplitOption = Annotated[
+    SplitName | None, typer.Option("--split", help="How patients are divided; random by default.")
+]
 SplitFile = Annotated[
     Path | None,
     typer.Option(help="A split of your own, in the form of a run's split.json, instead of a named one."),
 ]
 Ratios = Annotated[
-    str, typer.Option(help="Train,validation,test shares of the random split, for instance 0.7,0.15,0.15.")
+    str | None, typer.Option(help="Train,validation,test shares of the random split; 0.7,0.15,0.15 by default.")
 ]
-Fold = Annotated[int, typer.Option(help="Test fold of the kfold split, from 0.", min=0)]
-Folds = Annotated[int, typer.Option(help="Number of folds of the kfold split.", min=3)]
+Fold = Annotated[int | None, typer.Option(help="Test fold of the kfold split, from 0, which is the default.", min=0)]
+Folds = Annotated[int | None, typer.Option(help="Number of folds of the kfold split; 5 by default.", min=3)]
 MaxEpochs = Annotated[int | None, typer.Option(help="At most this many epochs in each stage.", min=1)]
 WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG16 (Keras notop .h5) to use.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
@@ -137,6 +139,29 @@ def check_source(source: Path) -> None:
 def names_in(text: str | None) -> tuple[str, ...]:
     """The parts of a list separated by commas."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def split_in(
+    split: SplitName | None, split_file: Path | None, ratios: str | None, fold: int | None, folds: int | None
+) -> tuple[str, dict[str, Any]]:
+    """The split's name, and those of its settings that were given (see `ductal.data.splitting.make_split`).
+
+    Raises:
+        BadParameter: an option was given that the split does not use, or ratios that are not three numbers.
+    """
+    name = (split or SplitName.random).value
+    users = {
+        "--split": (split, not split_file),
+        "--ratios": (ratios, name == SplitName.random and not split_file),
+        "--fold": (fold, name == SplitName.kfold and not split_file),
+        "--folds": (folds, name == SplitName.kfold and not split_file),
+    }
+    for option, (value, used) in users.items():
+        if value is not None and not used:
+            chosen = "--split-file" if split_file else f"--split {name}"
+            raise typer.BadParameter(f"{option} is not used with {chosen}; leave one of them away")
+    given = {"ratios": ratios and ratios_in(ratios), "fold": fold, "folds": folds}
+    return name, {key: value for key, value in given.items() if value is not None}
 
 
 def ratios_in(text: str) -> tuple[float, float, float]:
