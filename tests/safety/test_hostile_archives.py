@@ -46,8 +46,8 @@ def test_plain_files_and_folders_are_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a\nb.png", "a\x1b[2Jb", "a\u202egnp.b", "a\u200bb.png", "a\u2028b.png", "x" * 256 + ".png", "\u00e4" * 130],
-    ids=["newline", "terminal", "right-to-left", "invisible", "separator", "long", "long in bytes"],
+    ["", "a\nb.png", "a\x1b[2Jb", "a\u202egnp.b", "a\u200bb.png", "a\u2028b.png", "x" * 256 + ".png", "\u00e4" * 130],
+    ids=["none", "newline", "terminal", "right-to-left", "invisible", "separator", "long", "long in bytes"],
 )  # fmt: skip
 def test_names_that_deceive_or_fit_no_disk_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsafeArchiveError, match="name that is too long or cannot be shown"):

@@ -102,7 +102,7 @@ class ContextModel:
             raise RunError(
                 f"{run_folder} has no {FILE}: no context was fitted for this run. Fit it: ductal context RUN."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise RunError(f"{path} cannot be used ({error}). Fit it again: ductal context RUN.") from error
 
     @classmethod

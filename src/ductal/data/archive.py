@@ -55,9 +55,9 @@ def read_index(path: Path) -> ZipIndex:
             than deflate.
     """
     infos, end = list_entries(path)
-    files = [info for info in infos if not info.is_dir()]
     for info in infos:
         _check_name(path, info)
+    files = [info for info in infos if not info.is_dir()]
     for info in files:
         _check_content(path, info)
     total = sum(info.file_size for info in files)
@@ -150,7 +150,7 @@ def _check_name(path: Path, info: zipfile.ZipInfo) -> None:
     is_long = 4 * len(info.filename) > MAX_NAME_BYTES and any(
         len(part) > MAX_NAME_BYTES for part in info.filename.encode().split(b"/")
     )
-    if is_long or not is_printable(info.filename):
+    if is_long or not info.filename or not is_printable(info.filename):
         raise _unsafe(path, f"the entry {info.filename[:100]!r} has a name that is too long or cannot be shown")
 
 

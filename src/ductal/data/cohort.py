@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ductal.data.naming import is_plain
 from ductal.errors import DataError
@@ -103,7 +103,7 @@ class Cohort:
             table = read_table(folder / TABLE)
             quarantine = read_table(folder / QUARANTINE)
             pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, ValidationError) as error:
+        except Exception as error:  # NumPy has kinds of Python's own parser for a damaged header
             raise _disagree(folder, f"a file cannot be read: {error}") from error
         problem = _disagreement(info, table, pixels, quarantine)
         if problem:
