@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ductal.errors import RunError
 
@@ -17,9 +16,10 @@ def data_of(run_folder: Path, cohort: Path | None) -> tuple[Cohort, Split]:
     """The cohort and split a run was trained with: recorded path, or the folder the user names."""
     from ductal.data.cohort import Cohort
     from ductal.data.split import Split
+    from ductal.loading.records import read_json
 
     try:
-        record: dict[str, Any] = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+        record = read_json(run_folder / "run.json")
         recorded = Path(record["cohort_folder"])
         control = record.get("control", False)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -122,6 +122,9 @@ def slide(
     patch_only: Annotated[
         bool, typer.Option("--patch-only", help="Judge each tile by itself, though the run has a context.")
     ] = False,
+    pseudonyms: Annotated[
+        bool, typer.Option("--pseudonyms", help="Call slides by a digest: names of files may name patients.")
+    ] = False,
 ) -> None:
     """Where on a scanned slide there is carcinoma: heat map, probabilities, regions for QuPath, a summary.
 
@@ -133,7 +136,7 @@ def slide(
     console = make_console()
     analyser = SlideAnalyser(
         run_folder, model_mpp=model_mpp, threshold=threshold, d4=d4, engine=engine.value,
-        context=False if patch_only else None,
+        context=False if patch_only else None, pseudonyms=pseudonyms,
     )  # fmt: skip
 
     def tell(outcome: Outcome) -> None:

@@ -29,6 +29,12 @@ class Cpu:
         return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(self.instructions))
 
 
+def cache_folder() -> Path:
+    """What this user's commands keep between calls. Raises RuntimeError where the user has no home."""
+    folder = os.environ.get("DUCTAL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ductal"
+    return Path(folder).expanduser()
+
+
 def cpu() -> Cpu:
     """This machine's processor. A name alone would not do: virtual machines hide instructions."""
     fields: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from ductal.data.synthetic_tissue import draw_slide
+from ductal.inference import ir_cache
 
 sys.path.insert(0, str(Path(__file__).parent))
 from slide_files import COLUMNS, ROWS, SQUARE, TISSUE, save_tiff, tissue_pixels
@@ -36,8 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "openvino").mkdir(parents=True)
     openvino.save_model(openvino.Model([probs], [tiles]), folder / "openvino" / "model.xml", compress_to_fp16=False)
     (folder / "model.keras").write_bytes(b"stands for the model that was converted")
-    digest = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
-    (folder / "openvino" / "model.keras.sha256").write_text(digest)
+    ir_cache.seal(folder / "model.keras", folder / "openvino")
     (folder / "calibration.json").write_text(json.dumps({"threshold": 0.5, "temperature": 1.0}))
     return folder
 

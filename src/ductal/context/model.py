@@ -13,6 +13,7 @@ from ductal.context.neighbourhood import window_means
 from ductal.errors import DataError, RunError
 from ductal.evaluation.arrays import Floats
 from ductal.files import write_text
+from ductal.loading.records import read_json
 from ductal.record import model_digest
 from ductal.slides.grid import TileGrid
 
@@ -96,12 +97,12 @@ class ContextModel:
         """
         path = Path(run_folder) / FILE
         try:
-            return cls._read(json.loads(path.read_text(encoding="utf-8")))
+            return cls._read(read_json(path))
         except FileNotFoundError as error:
             raise RunError(
                 f"{run_folder} has no {FILE}: no context was fitted for this run. Fit it: ductal context RUN."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise RunError(f"{path} cannot be used ({error}). Fit it again: ductal context RUN.") from error
 
     @classmethod

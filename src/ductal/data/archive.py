@@ -17,11 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ductal.data.naming import folded, is_printable
 from ductal.errors import DataError, UnsafeArchiveError
 
 MAX_ENTRY_BYTES = 16 * 2**20
 MAX_TOTAL_BYTES = 20 * 2**30
 MAX_RATIO = 200
+MAX_DIRECTORY_BYTES = 128 * 2**20  # Kaggle's archive of 555,048 entries has 81 MB
+MAX_NAME_BYTES = 255  # of a file or folder, as on most file systems
 
 # What a worker needs to read one entry: byte offset of its local header, sizes in bytes, method, CRC-32.
 LOCATION = np.dtype(
@@ -32,6 +35,7 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _NAME_GUESS = 192  # bytes for name and extra field; with more than that, a second read is needed
 _ENCRYPTED = 0x1 | 0x40
+_TAIL = 2**16 + 22 + 20 + 56  # the longest comment, and the three records at a zip's end
 
 
 class ZipIndex(NamedTuple):
@@ -45,25 +49,15 @@ def read_index(path: Path) -> ZipIndex:
     """Read the central directory and check every entry before any is unpacked.
 
     Raises:
-        UnsafeArchiveError: a name leaves the folder, an entry is a link, or sizes are those of a bomb
-            (over 200:1, over 16 MiB for an entry, over 20 GiB in all).
-        DataError: not a zip, cut short, encrypted, a name twice, or a method other than deflate.
+        UnsafeArchiveError: a name leaves the folder or cannot be shown, an entry is a link or a device, entries
+            overlap, or sizes are those of a bomb (over 200:1, over 16 MiB for an entry, over 20 GiB in all).
+        DataError: not a zip, cut short, encrypted, a name twice (case and Unicode form aside), or a method other
+            than deflate.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}. Check the file and its permissions."
-        ) from error
-    except (zipfile.BadZipFile, struct.error, ValueError, RuntimeError, OverflowError, EOFError) as error:
-        raise DataError(
-            f"{path} is not a zip or was cut short ({error}). "
-            "Fetch it again, and compare its size with that of the original."
-        ) from error
-    files = [info for info in infos if not info.is_dir()]
+    infos, end = list_entries(path)
     for info in infos:
         _check_name(path, info)
+    files = [info for info in infos if not info.is_dir()]
     for info in files:
         _check_content(path, info)
     total = sum(info.file_size for info in files)
@@ -74,6 +68,10 @@ def read_index(path: Path) -> ZipIndex:
     _check_unique(path, names)
     locations = np.empty(len(files), LOCATION)
     for position, info in enumerate(files):
+        if not 0 <= info.header_offset < end:
+            raise DataError(
+                f"{path} is not a complete zip: the entry {info.filename!r} lies outside of it. Fetch it again."
+            )
         locations[position] = (
             info.header_offset,
             info.compress_size,
@@ -81,7 +79,56 @@ def read_index(path: Path) -> ZipIndex:
             info.compress_type,
             info.CRC,
         )
+    _check_overlap(path, locations, end)
     return ZipIndex(names, locations)
+
+
+def list_entries(path: Path) -> tuple[list[zipfile.ZipInfo], int]:
+    """The central directory as it stands, not yet checked, and the byte where it begins.
+
+    Raises:
+        DataError: not a zip, or cut short. UnsafeArchiveError: the directory alone is over 128 MiB.
+    """
+    try:
+        _check_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist(), archive.start_dir
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}. Check the file and its permissions."
+        ) from error
+    # A name in a damaged directory may even refer to a text encoding that does not fit.
+    except (zipfile.BadZipFile, struct.error, ValueError, RuntimeError, OverflowError, EOFError) as error:
+        raise DataError(
+            f"{path} is not a zip or was cut short ({error}). "
+            "Fetch it again, and compare its size with that of the original."
+        ) from error
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a directory that would fill the memory once parsed, about 6 times its size."""
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - _TAIL))
+        tail = handle.read(_TAIL)
+    for signature, record in ((b"PK\5\6", struct.Struct("<12xL")), (b"PK\6\6", struct.Struct("<40xQ"))):
+        at = tail.find(signature)
+        while at >= 0:
+            if at + record.size <= len(tail):
+                (size,) = record.unpack_from(tail, at)
+                # All ones say that the size is in the other record.
+                if MAX_DIRECTORY_BYTES < size != 0xFFFFFFFF:
+                    raise _unsafe(path, f"its list of entries takes {size >> 20} MiB")
+            at = tail.find(signature, at + 1)
+
+
+def _check_overlap(path: Path, locations: np.ndarray, end: int) -> None:
+    """Refuse entries that share bytes: such a bomb unpacks the same bytes again and again (Fifield 2019)."""
+    placed = np.sort(locations, order="offset")
+    ends = placed["offset"] + _LOCAL_HEADER.size + placed["packed"]
+    if (ends > np.append(placed["offset"][1:], end)).any():
+        raise _unsafe(path, "its entries overlap")
 
 
 def _unsafe(path: Path, why: str) -> UnsafeArchiveError:
@@ -94,8 +141,17 @@ def _check_name(path: Path, info: zipfile.ZipInfo) -> None:
     # `orig_filename` is the name as stored; `filename` may be cut at a NUL or replaced by an extra field.
     if any(_leaves_folder(name) for name in (info.orig_filename, info.filename)):
         raise _unsafe(path, f"the entry {info.orig_filename!r} points outside the archive's own folder")
-    if stat.S_ISLNK(info.external_attr >> 16):
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind == stat.S_IFLNK:
         raise _unsafe(path, f"the entry {info.orig_filename!r} is a symbolic link")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _unsafe(path, f"the entry {info.orig_filename!r} is a device or a pipe")
+    # Four bytes a character at most: most names are short enough without being encoded.
+    is_long = 4 * len(info.filename) > MAX_NAME_BYTES and any(
+        len(part) > MAX_NAME_BYTES for part in info.filename.encode().split(b"/")
+    )
+    if is_long or not info.filename or not is_printable(info.filename):
+        raise _unsafe(path, f"the entry {info.filename[:100]!r} has a name that is too long or cannot be shown")
 
 
 def _leaves_folder(name: str) -> bool:
@@ -126,11 +182,12 @@ def _check_content(path: Path, info: zipfile.ZipInfo) -> None:
 
 
 def _check_unique(path: Path, names: list[str]) -> None:
-    if len(set(names)) == len(names):
+    if len({folded(name) for name in names}) == len(names):
         return
-    twice = Counter(names).most_common(1)[0][0]
+    first = Counter(map(folded, names)).most_common(1)[0][0]
+    twice = next(name for name in names if folded(name) == first)
     raise DataError(
-        f"{path} holds the entry {twice!r} twice, so it is not clear which one counts. "
+        f"{path} holds the entry {twice!r} twice (or twice but for case), so it is not clear which one counts. "
         "Fetch it again, or unpack it and name the folder."
     )
 

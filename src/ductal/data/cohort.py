@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from ductal.data.naming import is_plain
 from ductal.errors import DataError
+from ductal.loading.records import read_table
 
 PIXELS = "patches.npy"
 TABLE = "patches.parquet"
@@ -98,10 +100,10 @@ class Cohort:
             )
         try:
             info = CohortInfo.model_validate_json((folder / INFO).read_bytes())
-            table = pd.read_parquet(folder / TABLE)
-            quarantine = pd.read_parquet(folder / QUARANTINE)
+            table = read_table(folder / TABLE)
+            quarantine = read_table(folder / QUARANTINE)
             pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, ValidationError) as error:
+        except Exception as error:  # NumPy has kinds of Python's own parser for a damaged header
             raise _disagree(folder, f"a file cannot be read: {error}") from error
         problem = _disagreement(info, table, pixels, quarantine)
         if problem:
@@ -155,6 +157,8 @@ def _disagreement(
         return f"{PIXELS} holds {pixels.dtype} {pixels.shape}, not uint8 (N, 50, 50, 3)"
     if not len(table) == len(pixels) == info.n_patches:
         return f"{INFO} says {info.n_patches} patches, {TABLE} has {len(table)}, {PIXELS} has {len(pixels)}"
+    if not all(isinstance(name, str) and (is_plain(name) or not name) for name in table["patient"].unique()):
+        return f"{TABLE} has a patient who cannot be part of a file name"
     if not table["patch_id"].is_unique:
         return f"{TABLE} names a patch twice"
     if not table["label"].isin((0, 1)).all() or int(table["label"].sum()) != info.n_positive:

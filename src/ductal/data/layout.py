@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ductal.data.naming import parse_patch_name
+from ductal.data.naming import is_plain, parse_patch_name
 from ductal.errors import DataError
 
 CLASS_FOLDERS = {"not_cancer": 0, "cancer": 1}
@@ -114,7 +114,9 @@ def _patient_entry(name: str, parts: list[str]) -> Entry | None:
     patient = parts[-3] if label is not None and len(parts) > 2 else None
     genuine = parse_patch_name(parts[-1])
     if genuine is None:
-        return Entry(name, patient, -1, -1, label) if patient is not None and label is not None else None
+        if patient is None or label is None or not is_plain(patient):
+            return None
+        return Entry(name, patient, -1, -1, label)
     if label is not None and genuine.label != label:
         raise _contradiction(name, f"class {genuine.label}", f"class {label}")
     if patient is not None and genuine.patient != patient:
@@ -208,12 +210,13 @@ def _read_csv(path: Path) -> dict[str, Entry]:
             for row in reader:
                 file = (row["file"] or "").strip().replace("\\", "/").removeprefix("./")
                 patient = (row["patient"] or "").strip()
-                if not file or not patient or file in rows:
+                if not file or not is_plain(patient) or file in rows:
                     raise DataError(
-                        f"{path}, line {reader.line_num}: file and patient must be filled in, and each file "
-                        f"listed once. Received: file={file!r}, patient={patient!r}."
+                        f"{path}, line {reader.line_num}: file and patient must be filled in, each file listed once, "
+                        "and a patient have at most 100 characters that a file name can have. "
+                        f"Received: file={file[:200]!r}, patient={patient[:200]!r}."
                     )
-                x, y = (int(row.get(axis) or -1) for axis in ("x", "y"))
+                x, y = (_coordinate(row.get(axis)) for axis in ("x", "y"))
                 rows[file] = Entry(file, patient, x, y, -1)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
@@ -226,6 +229,13 @@ def _read_csv(path: Path) -> dict[str, Entry]:
             f"{path}: x and y must be whole numbers of pixels ({error}). Correct the row."
         ) from error
     return rows
+
+
+def _coordinate(text: str | None) -> int:
+    value = int(text or -1)
+    if not -1 <= value < 10**8:
+        raise ValueError(f"{value} is out of range")
+    return value
 
 
 def _join(entries: list[Entry], path: Path, rows: dict[str, Entry]) -> list[Entry]:

@@ -9,9 +9,11 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ductal.data.archive import list_entries
 from ductal.data.naming import parse_patch_name
 from ductal.errors import DataError, FetchError
 from ductal.files import write_text
+from ductal.loading.records import read_json
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def _directory(path: Path) -> list[zipfile.ZipInfo]:
     # A hole in the middle leaves the directory readable and moves the entries to before the file's start.
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is not a readable zip file ({error}), or it was cut short.") from error
+    entries, _ = list_entries(path)
     if any(entry.header_offset < 0 for entry in entries):
         raise DataError(f"{path} is not a complete zip file: bytes are missing from its middle.")
     return entries
@@ -103,10 +101,10 @@ def load_manifest(path: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         counts = {name: int(values[name]) for name in ("patients", "patches", "positives")}
         return Manifest(**counts, digest=values["digest"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise DataError(
             f"{path} is not a recorded manifest ({error!r}). Delete it, and it will be written anew."
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 PATCH_SIZE = 50
 BLANK_STD = 1.5
@@ -31,8 +31,9 @@ def inspect(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
     """Decode a patch to RGB and check it.
 
     Grey is repeated over the three channels, a palette is looked up, and transparency is composited
-    on white, the colour of an empty slide. The first frame counts, and EXIF rotation is ignored. The
-    size is checked on the header, so nothing larger than a patch is ever decoded.
+    on white, the colour of an empty slide. CMYK is converted by formula, and colour profiles are ignored,
+    as no scanner writes either into patches. The first frame counts, and EXIF rotation is ignored. The size is
+    checked on the header, so nothing larger than a patch is ever decoded.
 
     Returns:
         (pixels, "", "") with pixels uint8 (50, 50, 3), or (None, reason, detail) with a reason of `RULES`.
@@ -41,8 +42,8 @@ def inspect(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
         with Image.open(io.BytesIO(png_bytes), formats=_FORMATS) as image:
             if image.size != (PATCH_SIZE, PATCH_SIZE):
                 return None, "size", f"{image.width} x {image.height} px"
-            if image.mode not in _EIGHT_BIT_MODES:
-                return None, "undecodable", f"colour mode {image.mode} is not 8-bit"
+            if image.mode not in _EIGHT_BIT_MODES or bits_of(image) > 8:
+                return None, "undecodable", f"colour mode {image.mode} in {bits_of(image)} bits is not 8-bit"
             pixels = np.asarray(_to_rgb(image))
     except UnidentifiedImageError:  # its message names a memory address, which differs on every run
         return None, "undecodable", "not a PNG, JPEG or TIFF image"
@@ -54,6 +55,16 @@ def inspect(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
     if std < BLANK_STD:
         return None, "blank", f"standard deviation of the grey levels {std:.2f}"
     return pixels, "", ""
+
+
+def bits_of(image: Image.Image) -> int:
+    """Bits a channel as stored: Pillow opens 16-bit colour as 8 bits, by a scale that the file may not mean."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    # The raw mode of a PNG's only tile, such as "RGB;16B".
+    tile = getattr(image, "tile", [])
+    raw = str(tile[0].args) if tile else ""
+    return 16 if ";16" in raw or image.mode.startswith("I") else 8
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -16,6 +16,7 @@ import httpx
 
 from ductal.errors import DuctalError, FetchError, StorageError
 from ductal.files import write_text
+from ductal.loading.records import read_json
 
 OFFICIAL_URL = "http://gleason.case.edu/webdata/jpi-dl-tutorial/IDC_regular_ps50_idx5.zip"
 BY_HAND = (
@@ -109,7 +110,7 @@ class Transfer:
     def _resume_point(self) -> tuple[int, Identity]:
         """Bytes there that belong to this address, and what they are a part of."""
         try:
-            known = Identity(**json.loads(self.state.read_text(encoding="utf-8")))
+            known = Identity(**read_json(self.state))
             size = self.part.stat().st_size
             usable = known.url == self.url and 0 < size <= (known.length or size)
         except (OSError, ValueError, TypeError):

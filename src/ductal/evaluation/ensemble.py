@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from ductal.evaluation.model_card import write_model_card
 from ductal.files import atomic_folder
 from ductal.inference.engines import IR_FOLDER
 from ductal.inference.predictor import MEMBERS, Predictor
+from ductal.loading.records import read_json
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 
 
@@ -72,7 +72,7 @@ def combine(
         (folder / "calibration.json").write_text(to_json(plain), encoding="utf-8")
         probs = Predictor.from_run(folder, exact=not fast).predict(cohort.pixels, rows, progress=progress)
         judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule), "temperature")
-        first = json.loads((runs[0] / "calibration.json").read_text(encoding="utf-8"))
+        first = read_json(runs[0] / "calibration.json")
         kept = {name: first[name] for name in ("labels", "patch_size", "spacing_um")}
         (folder / "calibration.json").write_text(to_json(judged.settings | always | kept), encoding="utf-8")
         record = _record(out.name, records, cohort, split, audit, d4=d4, rule=rule)
@@ -88,7 +88,7 @@ def combine(
 def _member(folder: Path, cohort: Cohort, split: Split) -> dict[str, Any]:
     """run.json of a run that may be a member."""
     try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "run.json")
         same = (record["cohort"]["fingerprint"], record["split"]["id"]) == (cohort.info.fingerprint, split.identity)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder} is not a run folder ({error!r}). Name folders under runs/.") from error

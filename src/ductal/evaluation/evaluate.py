@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ from ductal.evaluation.report import write_run_report
 from ductal.evaluation.temperature import Scaling
 from ductal.files import atomic_folder, write_text
 from ductal.inference.predictor import Predictor
+from ductal.loading.records import read_json
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 
 Progress = Callable[[int, int], None]
@@ -238,8 +238,7 @@ def _ids(table: pd.DataFrame) -> pd.Series | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path.parent} is not a run folder: {path.name} cannot be read ({error}). Name a folder under runs/."

@@ -49,7 +49,7 @@ def write_run_report(run_folder: Path) -> Path:
     rows, _ = ranked([run])
     path = run.folder / "report.html"
     context = _shared(f"Run {run.name}", [run], rows) | _ALONE
-    context |= {"runs": [model_section(run)], "checklists": filled(run)}
+    context |= {"runs": [model_section(run, named=True)], "checklists": filled(run)}
     write_text(path, _render(context))
     return path
 
@@ -59,7 +59,8 @@ def write_comparison_report(
 ) -> Path:
     """Write ``<out>/report.html``: verdict, leaderboard, cohort, leak audit and a section for each model.
 
-    Also writes ``<out>/figures/leaderboard.png`` and ``roc_pr.png``.
+    Also writes ``<out>/figures/leaderboard.png`` and ``roc_pr.png``. Patients are not named: each run's own report
+    does that.
 
     Args:
         out: the folder of the comparison.
@@ -85,7 +86,7 @@ def write_comparison_report(
     if scores:
         drawn.append((*_ROC_PR, figures.roc_pr(scores, out / "figures" / "roc_pr.png")))
     context = _shared(title, runs, rows) | {
-        "runs": [model_section(run) for run in runs if not run.control],
+        "runs": [model_section(run, named=False) for run in runs if not run.control],
         "checklists": [],
         "comparison": [(what, look, inline(path)) for what, look, path in drawn],
         "differences": {"headings": DIFFERENCE_HEADINGS, "rows": difference_rows(rows), "says": DIFFERENCES_SAY},

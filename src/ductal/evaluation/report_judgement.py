@@ -70,9 +70,10 @@ def decision_table(run: RunRecord) -> dict[str, Any] | None:
     }
 
 
-def failure_tables(run: RunRecord) -> list[dict[str, Any]]:
-    """The first rows of each table of failures, with a heading and what to look for."""
-    found = read_failures(run.folder)
+def failure_tables(run: RunRecord, *, named: bool) -> list[dict[str, Any]]:
+    """The first rows of each table of failures, with a heading and what to look for; without names unless `named`."""
+    hidden = [] if named else ["patch_id", "patient"]
+    found = {name: table.drop(columns=hidden, errors="ignore") for name, table in read_failures(run.folder).items()}
     return [
         {
             "heading": heading,

@@ -62,15 +62,23 @@ FIGURES: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-def model_section(run: RunRecord) -> dict[str, Any]:
-    """Everything that the template shows of one run. Raises RunError when a file cannot be read."""
+# Figures that name patches, and so patients.
+_NAMING = {"samples"}
+
+
+def model_section(run: RunRecord, *, named: bool) -> dict[str, Any]:
+    """Everything that the template shows of one run, with the names of patients and patches only where `named`.
+
+    Raises:
+        RunError: a file cannot be read.
+    """
     record = run.run
     part = run.parts[-1]
     return {
         "name": run.name,
         "title": run.title,
         "anchor": f"run-{run.folder.name}",
-        "figures": _pictures(run),
+        "figures": _pictures(run, named=named),
         "pooled": run.pooled,
         "tables": [metrics_table(part, run.metrics[part]) for part in run.parts],
         "alarms": record.get("alarms", []),
@@ -81,18 +89,18 @@ def model_section(run: RunRecord) -> dict[str, Any]:
         "versions": record.get("versions", {}),
         "calibration": calibration_tables(run),
         "decisions": decision_table(run),
-        "failures": failure_tables(run),
-        "patients": _patient_rows(run, part),
+        "failures": failure_tables(run, named=named),
+        "patients": _patient_rows(run, part, named=named),
         "patients_of": PART_WORDS[part],
     }
 
 
-def _pictures(run: RunRecord) -> dict[str, list[tuple[str, str, str]]]:
+def _pictures(run: RunRecord, *, named: bool) -> dict[str, list[tuple[str, str, str]]]:
     """The figures that are there, by the part of the report they belong to: (what, what to look for, picture)."""
     found: dict[str, list[tuple[str, str, str]]] = {part: [] for _, part, _, _ in FIGURES}
     for name, part, what, look in FIGURES:
         path = run.folder / "figures" / f"{name}.png"
-        if not run.pooled and path.is_file():
+        if not run.pooled and path.is_file() and (named or name not in _NAMING):
             found[part].append((what, look, inline(path)))
     return found
 
@@ -158,12 +166,15 @@ def _intervals_say(intervals: Mapping[str, Any]) -> str:
     )
 
 
-def _patient_rows(run: RunRecord, part: Part) -> list[list[str]]:
+def _patient_rows(run: RunRecord, part: Part, *, named: bool) -> list[list[str]]:
     """One row a patient at the chosen threshold; the worst balanced accuracy first."""
     each = each_patient(run.predictions(part))
     each = each.sort_values(["balanced_accuracy", "patient"], na_position="last")
     keys = ("n", "prevalence", "recall", "specificity", "balanced_accuracy", "roc_auc")
-    return [[row["patient"], *(show(key, row[key]) for key in keys)] for row in each.to_dict("records")]
+    return [
+        [row["patient"] if named else str(number), *(show(key, row[key]) for key in keys)]
+        for number, row in enumerate(each.to_dict("records"), start=1)
+    ]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

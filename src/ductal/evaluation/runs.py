@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from ductal.errors import RunError
+from ductal.loading.records import read_json, read_table
+from ductal.loading.schema import check_run
 
 Part = Literal["val", "test"]
 PART_WORDS = {"val": "validation", "test": "test"}
@@ -81,8 +82,10 @@ class RunRecord:
         """
         path = self.folder / "predictions" / f"{part}.parquet"
         try:
-            table = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
+            table = read_table(path, ["patch_id", "patient", "label", "prob"])
+            if not table["label"].isin((0, 1)).all() or not table["prob"].between(0.0, 1.0).all():
+                raise ValueError("a label is not 0 or 1, or a probability not between them")
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path} cannot be read ({error}). Evaluate the run again.") from error
         return table.assign(threshold=float(self.metrics[part]["threshold"]), fold=0)
 
@@ -100,8 +103,10 @@ def load_run(folder: str | Path, *, evaluated: bool = True) -> RunRecord:
     measured = evaluated or (folder / "metrics.json").is_file()
     otherwise = "so the run was not evaluated: run `ductal evaluate` on it"
     metrics = _read_json(folder / "metrics.json", otherwise) if measured else {}
-    if not isinstance(run.get("name"), str) or "cohort" not in run or (measured and "val" not in metrics):
-        raise RunError(f"{folder} holds no complete run: its name, cohort or validation metrics are missing.")
+    try:
+        check_run(run, metrics if measured else None)
+    except RunError as error:
+        raise RunError(f"{folder} holds no complete run ({error}). Evaluate it again, or train it again.") from error
     untrained = run.get("control") or run.get("ensemble")
     record = RunRecord(folder, run, metrics, None if untrained else _read_history(folder))
     for part in record.parts:
@@ -112,12 +117,9 @@ def load_run(folder: str | Path, *, evaluated: bool = True) -> RunRecord:
 
 def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({type(error).__name__}), {otherwise}.") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} holds no record, {otherwise}.")
-    return content
 
 
 def _read_history(folder: Path) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from ductal.export.formats import Format
 from ductal.export.graph import INPUT, OUTPUT, LoadedRun
 from ductal.export.parity import Comparison
 from ductal.export.sample import Sample
+from ductal.loading.records import read_json
 from ductal.record import package_versions
 
 CONTRACT = "ductal.json"
@@ -21,7 +21,7 @@ USE = "Research use only. Not a medical device."
 
 def about(folder: Path, run: LoadedRun, record: dict[str, Any]) -> dict[str, Any]:
     """What a program needs to use the probabilities; also put into the model where its format has metadata."""
-    settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+    settings = read_json(folder / "calibration.json")
     cohort = record.get("cohort", {})
     trained_on = {key: cohort.get(key) for key in ("name", "fingerprint", "synthetic")}
     return {

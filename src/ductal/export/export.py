@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ductal.errors import ExportError
 from ductal.export.formats import checked_format
 from ductal.files import atomic_folder
 from ductal.inference.predictor import read_settings
+from ductal.loading.records import read_json
 from ductal.record import to_json
 
 STEPS = 5
@@ -111,7 +111,6 @@ def export_run(
 def _record(folder: Path) -> dict[str, Any]:
     """`run.json`, which a model that came without one does not have."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return read_json(folder / "run.json")
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}

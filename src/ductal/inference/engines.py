@@ -1,13 +1,11 @@
 """What runs a finished model: OpenVINO on a CPU where it is installed, else TensorFlow.
 
 OpenVINO's form of a model is made once, by TensorFlow, and kept in the run folder (``openvino/``), so that later
-predictions start without TensorFlow. It belongs to one ``model.keras``, by that file's SHA-256.
+predictions start without TensorFlow. It belongs to one ``model.keras`` and to one user; see `ir_cache`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections import deque
 from collections.abc import Iterable
@@ -20,10 +18,13 @@ import numpy as np
 
 from ductal.errors import RunError, StorageError
 from ductal.files import atomic_folder
+from ductal.inference import ir_cache
+from ductal.inference.ir_cache import IR_FOLDER
+from ductal.loading.keras_file import load_model_file
+from ductal.loading.records import read_json
 from ductal.machine import thread_limit
 
 EngineName = Literal["auto", "openvino", "tensorflow"]
-IR_FOLDER = "openvino"
 Where = tuple[int, slice]  # (view, positions) in the array of results
 
 
@@ -135,23 +136,14 @@ def is_installed() -> bool:
 def _precision(run_folder: Path) -> str:
     """What the run trained in."""
     try:
-        record = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
-        return str(record["precision"])
-    except (OSError, ValueError, KeyError, TypeError):  # a model without its record: nothing is taken for granted
+        return str(read_json(run_folder / "run.json")["precision"])
+    except (OSError, ValueError, KeyError):  # a model without its record: nothing is taken for granted
         return "float32"
 
 
 def load_keras(path: Path) -> Any:
-    """Load a `.keras` file safely. Raises RunError when it cannot be loaded."""
-    from ductal.console import quiet_tensorflow
-
-    quiet_tensorflow()
-    import keras
-
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises ValueError, OSError, TypeError, ... for a damaged file
-        raise RunError(f"{path} cannot be loaded ({error}). Train the recipe again.") from error
+    """The network of a `.keras` file, whoever wrote it; see `ductal.loading.keras_file`. Raises RunError."""
+    return load_model_file(path)
 
 
 def has_gpu() -> bool:
@@ -167,21 +159,18 @@ def has_gpu() -> bool:
 
 
 def _open_openvino(run_folder: Path, *, exact: bool) -> OpenVINOEngine:
-    """From the OpenVINO model in the run, made now where it is missing, damaged or of another `model.keras`."""
+    """From the OpenVINO model in the run, made now where it is missing, damaged, of another network or user."""
     source, folder = run_folder / "model.keras", run_folder / IR_FOLDER
-    with source.open("rb") as handle:
-        identity = hashlib.file_digest(handle, "sha256").hexdigest()
-    stamp = folder / "model.keras.sha256"
-    if (folder / "model.xml").is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == identity:
-        with suppress(RuntimeError):  # a part of it is missing
-            return OpenVINOEngine(folder / "model.xml", exact=exact)
+    if ir_cache.is_ours(run_folder):
+        with suppress(RuntimeError):  # made by another version
+            return OpenVINOEngine(folder / ir_cache.MODEL, exact=exact)
     converted = _convert(load_keras(source))
     import openvino
 
     # A read-only run or a full disk: converted anew each time. OpenVINO tells the latter as a RuntimeError.
     with suppress(StorageError, RuntimeError), atomic_folder(folder) as temporary:
-        openvino.save_model(converted, temporary / "model.xml", compress_to_fp16=False)
-        (temporary / stamp.name).write_text(identity, encoding="utf-8")
+        openvino.save_model(converted, temporary / ir_cache.MODEL, compress_to_fp16=False)
+        ir_cache.seal(source, temporary)
     return OpenVINOEngine(converted, exact=exact)
 
 

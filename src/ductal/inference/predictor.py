@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,11 @@ import numpy as np
 from ductal.errors import DataError, RunError
 from ductal.evaluation.arrays import expit, logit
 from ductal.inference.engines import Engine, EngineName, TensorFlowEngine, Where, open_engine
+from ductal.loading.records import read_json
 
 PATCH_SHAPE = (50, 50, 3)
 MEMBERS = "members"  # folder of an ensemble's networks
+MAX_MEMBERS = 100
 
 
 def predict_in_order(
@@ -193,13 +194,18 @@ def read_settings(folder: Path) -> dict[str, Any]:
             "Name a folder under runs/, or train the recipe again."
         )
     try:
-        settings = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
-        return {
+        settings = read_json(folder / "calibration.json")
+        found = {
             "threshold": float(settings["threshold"]), "temperature": float(settings["temperature"]),
             "bias": float(settings.get("bias", 0.0)), "d4": bool(settings.get("d4", False)),
             "members": int(settings.get("members", 0)),
         }  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not np.isfinite([found["threshold"], found["temperature"], found["bias"]]).all():
+            raise ValueError("a number is not finite")
+        if not found["temperature"] > 0 or not 0 <= found["members"] <= MAX_MEMBERS:
+            raise ValueError("the temperature is not above 0, or the number of members is not possible")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RunError(
             f"{folder / 'calibration.json'} cannot be read ({error!r}). Train the recipe again."
         ) from error
+    return found

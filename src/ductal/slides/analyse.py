@@ -13,8 +13,9 @@ from ductal.errors import DataError, RunError
 from ductal.files import atomic_folder
 from ductal.inference.engines import EngineName
 from ductal.inference.predictor import Predictor, read_settings
+from ductal.loading.records import read_json
 from ductal.record import package_versions
-from ductal.slides.identity import identity_of, run_identity, slide_fingerprint
+from ductal.slides.identity import identity_of, pseudonym_of, run_identity, slide_fingerprint
 from ductal.slides.judging import Progress, Refine, judge, unchanged
 from ductal.slides.outputs import SUMMARY, measure, write_folder
 from ductal.slides.reader import open_slide
@@ -56,6 +57,7 @@ class SlideAnalyser:
         engine: see `Predictor.from_run`.
         context: refine calls by their neighbours with the run's `context.json`, which has a threshold of its own;
             None does so where the run has one. Results of the two tracks are never compared.
+        pseudonyms: call slides by a digest instead of their file's name, which may name a patient.
 
     Raises:
         RunError: not a finished run, or no usable context where it is asked for.
@@ -71,6 +73,7 @@ class SlideAnalyser:
         d4: bool = False,
         engine: EngineName = "auto",
         context: bool | None = None,
+        pseudonyms: bool = False,
     ) -> None:
         folder = Path(run)
         calibrated = read_settings(folder)
@@ -89,7 +92,7 @@ class SlideAnalyser:
         if not 0.0 <= self.threshold <= 1.0:
             raise DataError(f"A threshold is a probability, 0 to 1. Received: {self.threshold}")
         self.run = run_identity(folder)
-        self._folder, self._d4, self._engine = folder, d4, engine
+        self._folder, self._d4, self._engine, self.pseudonyms = folder, d4, engine, pseudonyms
         self._predictor: Predictor | None = None
 
     @property
@@ -105,7 +108,7 @@ class SlideAnalyser:
         return {
             "model_mpp": self.spacing_um, "threshold": self.threshold, "d4": self._d4, "engine": self._engine,
             "track": self.track, "context": self.context and self.context.numbers(),
-        }  # fmt: skip
+        } | ({"pseudonyms": True} if self.pseudonyms else {})  # fmt: skip
 
     def analyse(
         self,
@@ -127,6 +130,7 @@ class SlideAnalyser:
                     "what it looks at is not in this image. Use a finer scan."
                 )
             fingerprint = slide_fingerprint(path)
+            slide.name = pseudonym_of(path) if self.pseudonyms else slide.name
             parts = {"slide": fingerprint, "mpp": slide.mpp, "run": self.run, "settings": self.settings}
             identity = identity_of(parts)
             earlier = _earlier(folder)
@@ -148,7 +152,7 @@ class SlideAnalyser:
         width, height = slide.size
         return {
             "what": "Regions of invasive ductal carcinoma found by a network. Research use only, no diagnosis.",
-            "slide": {"name": slide.path.name, "format": slide.vendor, "width_px": width, "height_px": height},
+            "slide": {"name": slide.name, "format": slide.vendor, "width_px": width, "height_px": height},
             "found": found,
             "threshold": self.threshold,
             "flags": self._flags(tiling, found, mpp),
@@ -235,7 +239,7 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_json(folder / SUMMARY)
         if "identity" in summary and "found" in summary:
             return dict(summary)
     except (OSError, ValueError, TypeError):
@@ -245,7 +249,7 @@ def _earlier(folder: Path) -> dict[str, Any] | None:
 
 def _spacing_of(run_folder: Path) -> float | None:
     try:
-        value = json.loads((run_folder / "calibration.json").read_text(encoding="utf-8")).get("spacing_um")
+        value = read_json(run_folder / "calibration.json").get("spacing_um")
         return None if value is None else float(value)
     except (OSError, ValueError, TypeError) as error:
         path = run_folder / "calibration.json"

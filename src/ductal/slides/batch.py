@@ -13,6 +13,7 @@ import pandas as pd
 from ductal.errors import DataError, RunError, StorageError
 from ductal.files import atomic_file, sweep
 from ductal.slides.analyse import SlideAnalyser, SlideResult
+from ductal.slides.identity import pseudonym_of
 from ductal.slides.sources import SLIDE_SUFFIXES
 
 TABLE = "slides.csv"
@@ -71,7 +72,7 @@ def analyse_slides(
     bar: Bar | None = None,
     tell: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Analyse a slide, or each slide of a folder, into OUT/<file name>/, and list them in OUT/slides.csv.
+    """Analyse a slide, or each slide of a folder, into OUT/<file name or pseudonym>/, listed in OUT/slides.csv.
 
     Slides that have a result of the same run and settings are skipped, so that an interrupted call goes on.
 
@@ -93,6 +94,7 @@ def analyse_slides(
     outcomes: list[Outcome] = []
     slides = find_slides(source, out)
     for number, (path, name) in enumerate(slides, start=1):
+        name = pseudonym_of(path) if analyser.pseudonyms else name
         label = name if len(slides) == 1 else f"{number}/{len(slides)} {name}"
         folder = out / name
         sweep(folder)
@@ -103,7 +105,7 @@ def analyse_slides(
         except (RunError, StorageError):
             raise
         except DataError as error:
-            outcome = Outcome(path, name, None, str(error))
+            outcome = Outcome(path, name, None, str(error).replace(str(path), name))
         outcomes.append(outcome)
         if tell:
             tell(outcome)

@@ -45,6 +45,11 @@ def slide_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def pseudonym_of(path: Path) -> str:
+    """A name for a slide that is the same in every call, and says nothing of its file's name."""
+    return f"slide-{slide_fingerprint(path)[:12]}"
+
+
 def identity_of(parts: dict[str, Any]) -> str:
     """One digest of everything a result depends on; equal ones need not be computed again."""
     text = json.dumps({"format": FORMAT, **parts}, sort_keys=True)

@@ -119,7 +119,7 @@ def write_folder(
     """Write everything into an existing, empty folder."""
     from ductal.slides.heatmap import draw_heatmap
 
-    name, threshold = tiling.slide.path.name, summary["threshold"]
+    name, threshold = tiling.slide.name, summary["threshold"]
     table = tile_table(judged, tiling, threshold)
     table.to_csv(folder / "tiles.csv", index=False, float_format="%.6g")
     table.to_parquet(folder / "tiles.parquet", index=False)

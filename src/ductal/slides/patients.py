@@ -12,6 +12,7 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import PARTS, Split
 from ductal.errors import DataError, HeldOutError, RunError
 from ductal.inference.predictor import Predictor, read_settings
+from ductal.loading.records import read_table
 
 UNLISTED = ""
 Progress = Callable[[int, int], None]
@@ -102,7 +103,7 @@ def _saved_probabilities(folder: Path, cohort: Cohort) -> np.ndarray:
     ids = pd.Index(cohort.table["patch_id"])
     for file in sorted((folder / "predictions").glob("*.parquet")):
         try:
-            table = pd.read_parquet(file, columns=["patch_id", "label", "prob"])
+            table = read_table(file, ["patch_id", "label", "prob"])
         except (OSError, ValueError) as error:
             raise RunError(f"{file} cannot be read ({error}). Evaluate the run again.") from error
         at = ids.get_indexer(table["patch_id"])

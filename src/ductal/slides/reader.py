@@ -16,6 +16,8 @@ from ductal.slides.sources import Source, open_source
 # A level this much coarser than asked for is used all the same: x16 of 0.2527 um/px is 4.04, and the next level down
 # has 16 times the pixels.
 COARSER_BY = 1.05
+LARGEST_SIDE_PX = 500_000  # a scan at x80 of a whole slide has about that
+LARGEST_SIDE_MM = 300.0  # a slide is 75 mm long; those for whole organs about 200
 _STRIPE_PX = 16_000_000  # pixels of a level read at once for an overview
 
 
@@ -38,6 +40,7 @@ class Slide:
         mpp_in_file: what the file itself says, None where it says nothing.
         vendor: the format in OpenSlide's words, or "image".
         source: the pixels.
+        name: what results call it; its file's name unless it is to stay secret.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Slide:
     mpp_in_file: float | None
     vendor: str
     source: Source
+    name: str = ""
 
     def __enter__(self) -> Slide:
         return self
@@ -143,7 +147,20 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
                 f"{path} does not say how large its pixels are{hint}. Give the um per pixel with --mpp (mpp=...): "
                 "about 0.25 for a scan at x40, 0.5 at x20."
             )
-        return Slide(path, spacing, found, vendor, source)
+        slide = Slide(path, spacing, found, vendor, source, path.name)
+        _check_size(slide)
+        return slide
     except BaseException:
         source.close()
         raise
+
+
+def _check_size(slide: Slide) -> None:
+    """A damaged or hostile file may state any size; tables and reads grow with it."""
+    longest = max(slide.size)
+    if min(slide.size) < 1 or longest > LARGEST_SIDE_PX or longest * slide.mpp / 1000 > LARGEST_SIDE_MM:
+        width, height = slide.size
+        raise DataError(
+            f"{slide.path} is said to have {width:,} x {height:,} px of {slide.mpp:.3g} um, which is no slide. "
+            "The file is damaged, or --mpp is not its spacing."
+        )

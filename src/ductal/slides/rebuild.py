@@ -14,6 +14,7 @@ from ductal.data.split import Split
 from ductal.errors import DataError, RunError
 from ductal.evaluation.arrays import expit, logit
 from ductal.files import atomic_folder
+from ductal.loading.records import read_table
 from ductal.slides.figures import draw_slide
 from ductal.slides.patients import ROLE_WORDS, Progress, RunProbabilities
 from ductal.slides.rebuilt import RebuiltSlide, places
@@ -110,7 +111,7 @@ def _refiner(source: RunProbabilities, wanted: bool | None) -> _Refiner | None:
     path = source.folder / HELD_OUT
     columns = ["patch_id", "smoothing_prob", "smoothing_threshold"]
     try:
-        held_out = pd.read_parquet(path, columns=columns) if path.is_file() else pd.DataFrame(columns=columns)
+        held_out = read_table(path, columns) if path.is_file() else pd.DataFrame(columns=columns)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}). Fit the context again: ductal context RUN.") from error
     return _Refiner(model, held_out.set_index("patch_id"))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from ductal.data.quality import bits_of
 from ductal.errors import DataError
 
 # A spacing outside is a printer's or a screen's setting (72 dpi are 353 um), not a microscope's.
@@ -22,6 +23,7 @@ LARGEST_PLAIN_PX = 178_000_000  # where Pillow itself refuses; 0.5 GB once decod
 UNEVEN = 0.02  # pixels whose two sides differ by more are not square
 _CACHE_BYTES = 128 << 20
 
+_FORMATS = ("PNG", "JPEG", "TIFF")  # judged by content: of others, Pillow would start programs for some (EPS)
 _PLAIN_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 SLIDE_SUFFIXES = (
     ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm",
@@ -45,7 +47,7 @@ class Source(Protocol):
 def open_source(path: Path) -> tuple[Source, str, float | None, str]:
     """The pixels, the format, the spacing in the file, and what else may help to know it."""
     module = _openslide()
-    vendor = module.OpenSlide.detect_format(path) if module else None
+    vendor = _vendor(module, path)
     if module is not None and vendor is not None:
         try:
             handle = module.OpenSlide(path)
@@ -67,6 +69,17 @@ def open_source(path: Path) -> tuple[Source, str, float | None, str]:
     return _PlainSource(image), "image", _from_resolution(path, float(x), float(y), 25400.0), ""
 
 
+def _vendor(module: Any, path: Path) -> str | None:
+    """The format in OpenSlide's words, None for a file that it does not read."""
+    if module is None:
+        return None
+    try:
+        found: str | None = module.OpenSlide.detect_format(path)
+        return found
+    except module.OpenSlideError:  # it looks like one of its formats, and is damaged
+        return None
+
+
 def _openslide() -> Any:
     try:
         import openslide
@@ -79,15 +92,18 @@ def _open_plain(path: Path) -> Image.Image:
     """Decode an image whole."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit, below
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > LARGEST_PLAIN_PX:
                 raise DataError(
                     f"{path} has {width:,} x {height:,} px and no tiles, so it would have to be decoded whole. "
                     "Convert it to a tiled pyramidal TIFF first."
                 )
-            if image.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr"):
-                raise DataError(f"{path} is not a colour image (mode {image.mode}). H&E slides are in RGB.")
+            if image.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr") or bits_of(image) > 8:
+                raise DataError(
+                    f"{path} is not a colour image of 8 bits (mode {image.mode}, {bits_of(image)} bits). "
+                    "H&E slides are in 8-bit RGB."
+                )
             return _on_white(image.convert("RGBA")) if image.mode in ("RGBA", "P") else image.convert("RGB")
     except DataError:
         raise
@@ -147,7 +163,8 @@ class _OpenSlideSource:
             x, y, wide, high = (
                 int(handle.properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
             )
-            self._x, self._y, width, height = x, y, wide, high
+            if x >= 0 and y >= 0 and 0 < wide <= width - x and 0 < high <= height - y:
+                self._x, self._y, width, height = x, y, wide, high
         self.sizes = [(max(1, int(width / one)), max(1, int(height / one))) for one in self.downsamples]
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:

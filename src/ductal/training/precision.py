@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from ductal.errors import StorageError
 from ductal.files import write_text
-from ductal.machine import cpu
+from ductal.machine import cache_folder, cpu
 from ductal.training.fast_layers import make_fast
 from ductal.training.network import layers_in
 from ductal.training.recipe import Recipe
@@ -145,8 +145,7 @@ def _key(recipe: Recipe) -> str:
 
 def cache_file() -> Path:
     """Where choices are kept."""
-    folder = os.environ.get("DUCTAL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ductal"
-    return Path(folder).expanduser() / "precision.json"
+    return cache_folder() / "precision.json"
 
 
 def _read_cache() -> dict[str, Any]:

@@ -189,7 +189,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     text, origin = _read(name_or_path)
     try:
         settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML allows numbers and nesting that Python does not
         raise RecipeError(f"{origin} is not valid TOML: {error}. Correct that line and try again.") from error
     return parse_recipe(settings, origin)
 

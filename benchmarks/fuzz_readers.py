@@ -1,0 +1,107 @@
+"""What `fuzz.py` gives damaged files to: every way in which a file of somebody else gets into `ductal`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def read_archive(folder: Path, name: str) -> None:
+    """All patches of an archive, as `prepare` reads them."""
+    from ductal.data.manifest import read_manifest
+    from ductal.data.quality import inspect_chunk
+    from ductal.data.sources import open_source
+
+    source = open_source(folder / name)
+    count = len(source.entries)
+    inspect_chunk((source.chunk_reader(), source.chunk(0, count), count))
+    read_manifest(folder / name)
+
+
+def read_image(folder: Path, name: str) -> None:
+    """A patch; its faults are results."""
+    from ductal.data.quality import RULES, inspect
+
+    pixels, reason, _ = inspect((folder / name).read_bytes())
+    assert reason in RULES if pixels is None else pixels.shape == (50, 50, 3)
+    if pixels is None:
+        from ductal.errors import DataError
+
+        raise DataError(reason)
+
+
+def read_slide(folder: Path, name: str) -> None:
+    """A slide, its overview and one rectangle."""
+    from ductal.slides.reader import Box, open_slide
+
+    with open_slide(folder / name, 0.5) as slide:
+        slide.overview(200)
+        for level in range(len(slide.source.sizes)):
+            slide.read(Box(10, 10, 400, 400), level, 50, 50)
+
+
+def read_recipe(folder: Path, name: str) -> None:
+    """A recipe."""
+    from ductal.training.recipe import load_recipe
+
+    load_recipe(folder / name)
+
+
+def read_split(folder: Path, name: str) -> None:
+    """A split, and what identifies it."""
+    from ductal.data.split import Split
+
+    split = Split.load(folder / name)
+    split.identity  # noqa: B018 - computed over all ids
+    split.save(folder / "again.json")
+
+
+def read_csv(folder: Path, name: str) -> None:
+    """Class folders with a patients CSV."""
+    from ductal.data.sources import open_source
+
+    open_source(folder, folder / name if name.endswith(".csv") else None)
+
+
+def read_run(folder: Path, name: str) -> None:  # noqa: ARG001
+    """All that is read of a run but its network."""
+    from ductal.context.model import ContextModel
+    from ductal.evaluation.runs import load_run
+    from ductal.inference.predictor import read_settings
+
+    read_settings(folder)
+    ContextModel.load(folder)
+    record = load_run(folder)
+    for part in record.parts:
+        record.predictions(part)
+
+
+def read_network(folder: Path, name: str) -> None:
+    """A network, and one prediction."""
+    from ductal.inference.engines import load_keras
+
+    load_keras(folder / name)(np.zeros((2, 50, 50, 3), np.uint8))
+
+
+def read_cohort(folder: Path, name: str) -> None:  # noqa: ARG001
+    """A prepared cohort, and its patches."""
+    from ductal.data.cohort import Cohort
+
+    cohort = Cohort.open(folder)
+    np.asarray(cohort.pixels[:100]).mean()
+    cohort.groups.tolist()
+
+
+READERS: dict[str, Callable[[Path, str], None]] = {
+    "archive": read_archive,
+    "image": read_image,
+    "slide": read_slide,
+    "recipe": read_recipe,
+    "split": read_split,
+    "csv": read_csv,
+    "run": read_run,
+    "network": read_network,
+    "cohort": read_cohort,
+}

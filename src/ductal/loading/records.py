@@ -1,0 +1,82 @@
+"""JSON records and Parquet tables of run folders, which may come from somebody else, read within bounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+MAX_JSON_BYTES = 64 * 2**20
+MAX_TABLE_BYTES = 2**30  # of the file
+MAX_TABLE_MEMORY = 4 * 2**30
+MAX_ROWS, MAX_COLUMNS = 20_000_000, 500
+_BATCH = 4096
+_CODECS = {"SNAPPY", "ZSTD", "UNCOMPRESSED"}  # what is written here
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        OSError: it cannot be read. ValueError: not UTF-8, not JSON, no object, nested too deeply, or too large.
+    """
+    with path.open("rb") as handle:
+        content = handle.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_JSON_BYTES >> 20} MiB")
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return found
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A Parquet file as a table.
+
+    Args:
+        path: as pandas writes it.
+        columns: only these.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: not Parquet, damaged, without one of the columns, packed otherwise than here, or too large.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise ValueError(f"the file is larger than {MAX_TABLE_BYTES >> 20} MiB")
+        with pq.ParquetFile(path) as file:
+            _check_shape(file.metadata, file.schema_arrow, columns)
+            batches, taken = [], 0
+            for batch in file.iter_batches(_BATCH, columns=None if columns is None else list(columns)):
+                taken += batch.nbytes
+                if taken > MAX_TABLE_MEMORY:
+                    raise ValueError(f"it takes more than {MAX_TABLE_MEMORY >> 30} GiB once unpacked")
+                batches.append(batch)
+            schema = batches[0].schema if batches else file.schema_arrow
+        return pa.Table.from_batches(batches, schema=schema).to_pandas()
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # Arrow and pandas have many kinds for a damaged file
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_shape(metadata: Any, schema: Any, columns: Sequence[str] | None) -> None:
+    if metadata.num_rows > MAX_ROWS or len(schema) > MAX_COLUMNS:
+        raise ValueError(f"{metadata.num_rows} rows of {len(schema)} columns are more than a cohort has")
+    missing = sorted(set(columns or ()) - set(schema.names))
+    if missing:
+        raise ValueError(f"it lacks the columns {', '.join(missing)}")
+    for group in range(metadata.num_row_groups):
+        part = metadata.row_group(group)
+        codecs = {part.column(number).compression for number in range(part.num_columns)}
+        if codecs - _CODECS:
+            raise ValueError(f"it is packed with {', '.join(sorted(codecs - _CODECS))}, not as tables are here")
