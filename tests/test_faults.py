@@ -243,7 +243,7 @@ def test_fault_batch_norm_and_missing_recompile(
 ) -> None:
     snapshots: list[dict[str, list[np.ndarray]]] = []
     optimised: list[int] = []
-    train_stage = trainer._train_stage
+    train_stage = trainer.train_stage
 
     def weights(job: Any) -> dict[str, list[np.ndarray]]:
         return {layer.name: layer.get_weights() for layer in job.network.model.layers}
@@ -254,7 +254,7 @@ def test_fault_batch_norm_and_missing_recompile(
         snapshots.append(weights(job))
         optimised.append(len(job.network.model.optimizer._trainable_variables))
 
-    monkeypatch.setattr(trainer, "_train_stage", spy)
+    monkeypatch.setattr(trainer, "train_stage", spy)
     train_small(RECIPE, cohort, split, tmp_path / "run")
     changed = [
         {name for name in new if any((a != b).any() for a, b in zip(old[name], new[name], strict=True))}

@@ -21,6 +21,7 @@ def train(
     profile: Literal["quick", "full"] = "full",
     seed: int = 42,
     weights_file: Path | None = None,
+    fresh: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Train a recipe into the run folder `out` and return that folder; evaluate it afterwards.
@@ -33,6 +34,7 @@ def train(
         profile: "quick" shortens stages and may use a smaller input.
         seed: of weights, order and augmentation.
         weights_file: ImageNet weights to use instead of those the resolver finds.
+        fresh: begin anew; otherwise a call that was interrupted is continued.
         console: where progress is shown; a default console when None.
 
     Raises:
@@ -45,5 +47,5 @@ def train(
     with TrainingProgress(settings.name, console or Console()) as progress:
         return train_recipe(
             settings.for_profile(profile), cohort, split, out,
-            seed=seed, progress=progress, weights_file=weights_file, profile=profile,
+            seed=seed, progress=progress, weights_file=weights_file, profile=profile, fresh=fresh,
         )  # fmt: skip

@@ -18,6 +18,7 @@ from ductal.cli_options import (
     Fast,
     Fold,
     Folds,
+    Fresh,
     Limit,
     MaxEpochs,
     Out,
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 2 wrong usage, 3 unusable data, 4 recipe mistake, 5 leaking split or closed "
     "test patients, 6 no pretrained weights, 7 download failed, 8 disk refused, 9 unusable run folder, "
-    "10 no export, 130 interrupted; 1 anything unforeseen.",
+    "10 no export, 11 another command writes the same folder, 130 interrupted; 1 anything unforeseen.",
 )
 
 
@@ -86,6 +87,7 @@ def run(
     max_epochs: MaxEpochs = None,
     patients_csv: PatientsCsv = None,
     weights_file: WeightsFile = None,
+    fresh: Fresh = False,
 ) -> None:
     """Do it all: prepare, split, audit, train, evaluate, compare, report."""
     from ductal.experiment import Plan, run_experiment
@@ -107,6 +109,7 @@ def run(
             max_epochs=max_epochs,
             patients_csv=patients_csv,
             weights_file=weights_file,
+            fresh=fresh,
         ),
         make_console(),
     )
@@ -126,6 +129,7 @@ def train(
     seed: Seed = 42,
     max_epochs: MaxEpochs = None,
     weights_file: WeightsFile = None,
+    fresh: Fresh = False,
 ) -> None:
     """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
@@ -145,6 +149,7 @@ def train(
     folder = train_isolated(
         settings, patches.folder, parts, out / "runs" / settings.name,
         audit=audit, seed=seed, profile=profile.value, weights_file=weights_file, final=False,
+        fresh=fresh,
     )  # fmt: skip
     say(console, f"Run: {folder}. For its report: ductal evaluate {folder}")
 

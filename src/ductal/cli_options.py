@@ -123,6 +123,9 @@ Fold = Annotated[int | None, typer.Option(help="Test fold of the kfold split, fr
 Folds = Annotated[int | None, typer.Option(help="Number of folds of the kfold split; 5 by default.", min=3)]
 MaxEpochs = Annotated[int | None, typer.Option(help="At most this many epochs in each stage.", min=1)]
 WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG16 (Keras notop .h5) to use.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Train from the first epoch; use nothing an earlier call has trained.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
 Engine = Annotated[EngineChoice, typer.Option(help="auto: OpenVINO on a CPU where it is installed.")]
 D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]

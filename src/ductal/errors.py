@@ -59,6 +59,12 @@ class StorageError(DuctalError, OSError):
     exit_code = 8
 
 
+class BusyError(StorageError):
+    """Another command is writing the same folder."""
+
+    exit_code = 11
+
+
 class RunError(DuctalError, ValueError):
     """A run folder is missing, incomplete, or does not fit what is asked of it."""
 

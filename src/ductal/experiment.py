@@ -25,6 +25,8 @@ from ductal.evaluation.report import write_comparison_report
 from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
 from ductal.experiment_data import audited, open_cohort
 from ductal.files import write_text
+from ductal.locks import locked
+from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
 
@@ -49,6 +51,7 @@ class Plan:
         max_epochs: at most so many epochs a stage; None leaves the recipe alone.
         patients_csv: patient of each file, for class folders.
         weights_file: ImageNet weights of VGG16 to use.
+        fresh: train all recipes from their first epoch: use no run and no checkpoint of an earlier call.
     """
 
     source: Path | None = None
@@ -66,6 +69,7 @@ class Plan:
     max_epochs: int | None = None
     patients_csv: Path | None = None
     weights_file: Path | None = None
+    fresh: bool = False
 
     def settled_profile(self) -> Literal["quick", "full"]:
         """The profile that is used."""
@@ -82,20 +86,26 @@ class Result:
 
 
 def run_experiment(plan: Plan, console: Console | None = None) -> Result:
-    """Carry out `plan`. Recipes that an earlier, interrupted call finished with the same settings are kept.
+    """Carry out `plan`. Recipes that an earlier, interrupted call finished with the same settings are kept, and
+    the one that it was training is continued.
 
     A recipe that fails does not keep the others from their turn; after the report of those that finished,
     the first failure is raised.
 
     Raises:
-        DuctalError: any of its kinds; what was finished stays in `plan.out`.
+        DuctalError: any of its kinds; what was finished stays in `plan.out`. BusyError: another call works there.
     """
     console = console or Console(quiet=True)
-    started = time.perf_counter()
     recipes = load_recipes(plan.recipes, plan.settled_profile(), plan.max_epochs)
     check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
     if plan.split_file:
         Split.load(plan.split_file)  # a mistake in it should not wait for the cohort
+    with locked(plan.out / "experiment"):
+        return _carry_out(plan, recipes, console)
+
+
+def _carry_out(plan: Plan, recipes: list[Recipe], console: Console) -> Result:
+    started = time.perf_counter()
     cohort = open_cohort(plan, console)
     split = (
         load_split(plan.split_file, cohort)
@@ -148,15 +158,17 @@ def _train_or_keep(
         return is_trained(plan.out / "runs" / wanted.name, settings, cohort, split, plan.seed, weights_file)
 
     folder = plan.out / "runs" / recipe.name
-    trained = is_done(recipe)
+    trained = not plan.fresh and is_done(recipe)
     if trained and (folder / "report.html").is_file():  # what an evaluation writes last
+        shutil.rmtree(checkpoint_folder(folder), ignore_errors=True)  # if it was killed just after the run was whole
         say(console, f"{recipe.name}: finished earlier with the same settings, kept")
         return True
     say(console, f"{recipe.name}: {recipe.title}" + (", trained earlier, now evaluated" if trained else ""))
     train_isolated(
         recipe, cohort.folder, split, folder,
         audit=audit, seed=plan.seed, profile=plan.settled_profile(), weights_file=plan.weights_file, trained=trained,
-        features_folder=plan.out / FEATURES, later=tuple(other for other in others if not is_done(other)),
+        features_folder=plan.out / FEATURES, fresh=plan.fresh,
+        later=tuple(other for other in others if plan.fresh or not is_done(other)),
     )  # fmt: skip
     return False
 

@@ -1,7 +1,8 @@
 """Whole or absent: every artefact is written to a temporary name beside it, then renamed.
 
 The temporary name says which process writes there, so that the next writer can sweep away what a
-killed one (SIGKILL, power cut) left behind.
+killed one (SIGKILL, power cut) left behind. A folder has one writer at a time (`ductal.locks`). What is renamed is on
+the disk by then, and so is the renaming when the block ends, so that a power cut finds the old or the new.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ductal.errors import DuctalError, StorageError
+from ductal.locks import locked, remove_stale_claim
 
 _DISK_ERRORS = {
     errno.ENOSPC,
@@ -66,9 +68,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary = _temporary(path, "part")
         try:
             yield temporary
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
+            _sync(temporary)
             temporary.replace(path)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -79,6 +81,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: the disk is full, read-only or refused the write.
+        BusyError: another process writes `path`.
     """
     path = Path(path)
     with scratch_folder(path) as temporary:
@@ -92,9 +95,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: the disk is full, read-only or refused the write.
+        BusyError: another process writes `path`.
     """
     path = Path(path)
-    with _refusals_of(path):
+    with _refusals_of(path), locked(path):
         sweep(path)
         temporary = _temporary(path, "part")
         try:
@@ -106,8 +110,13 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Rename the folder `new` to `path`; what is at `path` is kept until then, and removed after."""
+    for folder, _, names in os.walk(new):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
     if not path.exists():
         new.rename(path)
+        _sync(path.parent)
         return
     retired = _temporary(path, "old")
     path.rename(retired)
@@ -116,15 +125,31 @@ def replace_folder(new: Path, path: Path) -> None:
     except BaseException:
         retired.rename(path)
         raise
+    _sync(path.parent)
     shutil.rmtree(retired, ignore_errors=True)
 
 
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    if path.is_dir() and os.name == "nt":  # which cannot open a folder
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network disks do not sync folders
+            raise
+    finally:
+        os.close(handle)
+
+
 def sweep(path: Path) -> None:
-    """Remove the temporary files and folders of `path` whose process is no more.
+    """Remove the temporary files and folders of `path`, and the claim on it, whose process is no more.
 
     A folder that was set aside to be replaced, and whose replacement never came, is put back.
     """
     path = Path(path)
+    remove_stale_claim(path)
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\w+)-(\d+)-\w+\.(part|old)")
     # Not a glob: a folder that cannot be listed has nothing to sweep, and names may hold glob characters.
     try:

@@ -29,7 +29,7 @@ from ductal.errors import DataError
 from ductal.evaluation.temperature import Scaling
 from ductal.inference.engines import load_keras
 from ductal.inference.predictor import Predictor
-from ductal.training import callbacks, trainer
+from ductal.training import callbacks, stages, trainer
 from ductal.training.callbacks import is_collapsed
 from ductal.training.network import Network
 from ductal.training.recipe import Recipe, load_recipe
@@ -244,13 +244,13 @@ def test_each_stage_trains_its_own_layers_and_no_others(
     cached_views: int, tiny_cohort: Cohort, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots: list[dict[str, list[np.ndarray]]] = []
-    close = trainer._close_stage
+    close = stages._close_stage
 
     def spy(job: Any, *rest: Any) -> None:
         snapshots.append({layer.name: layer.get_weights() for layer in job.network.model.layers})
         close(job, *rest)
 
-    monkeypatch.setattr(trainer, "_close_stage", spy)
+    monkeypatch.setattr(stages, "_close_stage", spy)
     recipe = small_recipe(
         stage("head"), stage("top", ["block2"]), stage("all", "all"), cached_views=cached_views
     )
@@ -268,7 +268,7 @@ def test_a_failure_leaves_no_run_and_keeps_the_one_before(
     def fail(*_: Any) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(trainer.EpochRecord, "on_epoch_end", fail)
+    monkeypatch.setattr(callbacks.EpochRecord, "on_epoch_end", fail)
     out = tmp_path / "runs" / "small"
     recipe = small_recipe(stage(), cached_views=1)
     with pytest.raises(RuntimeError, match="in the middle"):
@@ -322,7 +322,7 @@ def test_class_weights_and_selection_reach_the_loss(tiny_cohort: Cohort, split: 
     rows = {part: split.rows(tiny_cohort, part) for part in ("train", "val")}
     for class_weights in (True, False):
         recipe = small_recipe(class_weights=class_weights)
-        job = trainer._Job(recipe, tiny_cohort, rows, 1, None, None, quiet())  # type: ignore[arg-type]
+        job = stages.Job(recipe, tiny_cohort, rows, 1, None, None, quiet(), None)  # type: ignore[arg-type]
         labels = job.labels["train"]
         halves = [job.weights[labels == label].sum() for label in (0, 1)]
         assert bool(np.isclose(halves[0], halves[1], rtol=1e-4)) is class_weights

@@ -12,7 +12,7 @@ import numpy as np
 
 from ductal.evaluation.metrics import binary_metrics
 from ductal.inference.predictor import predict_in_order
-from ductal.training.recipe import Stage
+from ductal.training.recipe import Monitor, Stage
 
 COLLAPSE_SHARE = 0.995  # this share of validation patches in one class at 0.5 is a collapse
 COUNTS = ("tp", "tn", "fp", "fn")
@@ -36,7 +36,9 @@ def is_collapsed(probs: np.ndarray) -> bool:
 
 
 class EpochRecord(keras.callbacks.Callback):
-    """Predicts the validation patches in order after each epoch, keeps that (`probs`) and writes one history row.
+    """Predicts the validation patches in order after each epoch and writes one history row.
+
+    It keeps the rows, which of them is the best (`best_row`), and the probabilities of that epoch (`best_probs`).
 
     It must stand first in the list: EarlyStopping and ReduceLROnPlateau read what it adds to `logs`.
 
@@ -47,6 +49,7 @@ class EpochRecord(keras.callbacks.Callback):
         val_rows: rows of `val_inputs`, or None for all.
         val_labels: int (n,).
         first_epoch: epochs already done by earlier stages.
+        monitor: the figure by which EarlyStopping judges.
         on_row: called with each finished row.
     """
 
@@ -59,25 +62,29 @@ class EpochRecord(keras.callbacks.Callback):
         val_rows: np.ndarray | None,
         val_labels: np.ndarray,
         first_epoch: int,
+        monitor: Monitor,
         on_row: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         super().__init__()
         self.stage, self.feed, self.on_row = stage, feed, on_row
         self.val_inputs, self.val_rows, self.val_labels = val_inputs, val_rows, val_labels
-        self.first_epoch = first_epoch
+        self.first_epoch, self.monitor = first_epoch, monitor
         self.rows: list[dict[str, Any]] = []
-        self.probs: list[np.ndarray] = []
+        self.best_row = 0
+        self.best_probs = np.empty(0, np.float32)
+        self.earlier_seconds = 0.0  # of the next epoch, before it was interrupted
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Key this epoch's order and augmentation."""
         self.feed.epoch = self.first_epoch + epoch
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - self.earlier_seconds
+        self.earlier_seconds = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the validation figures to `logs` and keep the row."""
         assert logs is not None
-        seconds = time.perf_counter() - self._started
+        seconds = self.elapsed()
         tp, tn, fp, fn = (float(logs.pop(name)) for name in COUNTS)
         probs = predict_in_order(self.model, self.val_inputs, self.val_rows)
         figures = binary_metrics(self.val_labels, probs, 0.5)
@@ -100,38 +107,53 @@ class EpochRecord(keras.callbacks.Callback):
             "collapsed": is_collapsed(probs),
         }
         self.rows.append(row)
-        self.probs.append(probs)
+        if len(self.rows) == 1 or self.score(row) > self.score(self.rows[self.best_row]):
+            self.best_row, self.best_probs = len(self.rows) - 1, probs
         if self.on_row:
             self.on_row(row)
 
+    def elapsed(self) -> float:
+        """Seconds of this epoch so far."""
+        return time.perf_counter() - self._started
+
+    def score(self, row: dict[str, Any]) -> float:
+        """The monitored figure of a row so that more is better."""
+        value = float(row[self.monitor])
+        return -value if self.monitor == "val_loss" else value
+
 
 class BatchTicks(keras.callbacks.Callback):
-    """Tells a progress display of every finished batch: `tick(batches done in this epoch, loss)`."""
+    """Tells a progress display of every finished batch: `tick(batches done in this epoch, loss)`.
 
-    def __init__(self, tick: Callable[[int, float], None]) -> None:
+    Args:
+        tick: called after each batch.
+        skipped: batches of the epoch that were done before it was interrupted.
+    """
+
+    def __init__(self, tick: Callable[[int, float], None], skipped: int = 0) -> None:
         super().__init__()
-        self._tick = tick
+        self._tick, self._skipped = tick, skipped
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Pass the news on."""
-        self._tick(batch + 1, float((logs or {}).get("loss", float("nan"))))
+        self._tick(self._skipped + batch + 1, float((logs or {}).get("loss", float("nan"))))
 
 
-class _Schedule(keras.callbacks.Callback):
+class Schedule(keras.callbacks.Callback):
     """The learning rate of every batch: linear warm-up, then a cosine (Loshchilov & Hutter 2017) if asked for."""
 
     def __init__(self, stage: Stage, steps: int) -> None:
         super().__init__()
-        self._stage, self._planned, self._done = stage, stage.epochs * steps, 0
+        self._stage, self._planned, self.done = stage, stage.epochs * steps, 0
         self._warm = min(stage.warmup_steps, self._planned // 3)  # a short stage shall reach its rate, too
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        self._done += 1
+        self.done += 1
         warm, rate = self._warm, self._stage.learning_rate
-        if self._done <= warm:
-            self.model.optimizer.learning_rate.assign(rate * self._done / warm)
+        if self.done <= warm:
+            self.model.optimizer.learning_rate.assign(rate * self.done / warm)
         elif self._stage.schedule == "cosine":
-            share = (self._done - warm) / max(self._planned - warm, 1)
+            share = (self.done - warm) / max(self._planned - warm, 1)
             self.model.optimizer.learning_rate.assign(rate * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0))))
 
 
@@ -157,4 +179,4 @@ def stage_callbacks(stage: Stage, steps: int) -> list[keras.callbacks.Callback]:
                 min_lr=plateau.min_learning_rate,
             )
         )
-    return [*callbacks, _Schedule(stage, steps)]
+    return [*callbacks, Schedule(stage, steps)]

@@ -72,24 +72,24 @@ class CachedFeed:
         """Batches in one pass."""
         return math.ceil(len(self.labels) / self.batch_size)
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, ...]]:
+    def _batches(self, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
         views, n = len(self.views), len(self.labels)
         view = np.random.default_rng([self.seed, self.epoch, views]).integers(0, views, size=(n,))
-        for chosen, _ in epoch_order(self.seed, self.epoch, n, self.batch_size):
+        for chosen, _ in epoch_order(self.seed, self.epoch, n, self.batch_size, skip):
             features = np.empty((len(chosen), *self.views[0].shape[1:]), np.float32)
             for number, stored in enumerate(self.views):
                 drawn = view[chosen] == number
                 features[drawn] = stored[chosen[drawn]]
             yield features, self.labels[chosen], self.weights[chosen]
 
-    def dataset(self) -> tf.data.Dataset:
-        """A dataset of (features float32, label float32 (b, 1), weight float32 (b,)), re-iterable."""
+    def dataset(self, skip: int = 0) -> tf.data.Dataset:
+        """Batches of (features float32, label float32 (b, 1), weight float32 (b,)) from number `skip` on."""
         raw = tf.data.Dataset.from_generator(
-            self._batches,
+            lambda: self._batches(skip),
             output_signature=(
                 tf.TensorSpec((None, *self.views[0].shape[1:]), tf.float32),
                 tf.TensorSpec((None, 1), tf.float32),
                 tf.TensorSpec((None,), tf.float32),
             ),
         )
-        return prefetched(raw, self.steps)
+        return prefetched(raw, self.steps - skip)

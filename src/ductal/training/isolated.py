@@ -20,7 +20,7 @@ from ductal.data.audit import AuditReport
 from ductal.data.split import Split
 from ductal.data.workers import main_left_out
 from ductal.errors import DuctalError
-from ductal.files import is_disk_error, replace_folder, scratch_folder, storage_error, sweep
+from ductal.files import is_disk_error, storage_error, sweep
 from ductal.training.recipe import Recipe
 
 _SECONDS_TO_END = 5.0  # then it is killed, and the parent sweeps up
@@ -50,6 +50,7 @@ def train_isolated(
     trained: bool = False,
     features_folder: Path | None = None,
     later: tuple[Recipe, ...] = (),
+    fresh: bool = False,
 ) -> Path:
     """`ductal.training.trainer.train` in a child process that shares this terminal; returns `out`.
 
@@ -64,7 +65,7 @@ def train_isolated(
     """
     settings = {
         "audit": audit, "seed": seed, "profile": profile, "weights_file": weights_file,
-        "features_folder": features_folder, "later": later,
+        "features_folder": features_folder, "later": later, "fresh": fresh,
     }  # fmt: skip
     task = _Task(recipe, cohort_folder, split, out, not trained, final, settings)
     context = multiprocessing.get_context("spawn")
@@ -117,8 +118,8 @@ def _death(name: str, code: int | None) -> DuctalError:
     if code is not None and code < 0:
         how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
     return DuctalError(
-        f"The training of {name} {how}, most often for want of memory. "
-        "Finished runs are kept; use a smaller batch_size or close other programs, and run it again."
+        f"The training of {name} {how}, most often for want of memory. Finished runs and epochs are kept: "
+        "close other programs, and run it again; or use a smaller batch_size, which begins anew."
     )
 
 
@@ -166,12 +167,7 @@ def _work(task: _Task) -> None:
     cohort = Cohort.open(task.cohort_folder)
     with TrainingProgress(task.recipe.name, make_console()) as progress:
         if task.train:
-            # Whatever a killed training leaves behind lies in this one folder, which the next one sweeps.
-            with scratch_folder(task.out) as scratch:
-                made = train(
-                    task.recipe, cohort, task.split, scratch / task.out.name, progress=progress, **task.settings
-                )
-                replace_folder(made, task.out)
+            train(task.recipe, cohort, task.split, task.out, progress=progress, **task.settings)
         if task.evaluate:
             evaluate(task.out, cohort, task.split, progress=progress.passing("evaluation"))
 

@@ -47,16 +47,16 @@ class TrainingFeed:
         """Batches in one pass."""
         return math.ceil(len(self.rows) / self.batch_size)
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, ...]]:
-        for chosen, numbers in epoch_order(self.seed, self.epoch, len(self.rows), self.batch_size):
+    def _batches(self, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
+        for chosen, numbers in epoch_order(self.seed, self.epoch, len(self.rows), self.batch_size, skip):
             patches = self.pixels[self.rows[chosen]]
             yield patches, numbers, self.labels[chosen], self.weights[chosen]
 
-    def dataset(self) -> tf.data.Dataset:
-        """A dataset of (patches uint8, label float32 (b, 1), weight float32 (b,)), re-iterable."""
+    def dataset(self, skip: int = 0) -> tf.data.Dataset:
+        """Batches of (patches uint8, label float32 (b, 1), weight float32 (b,)) from number `skip` on."""
         side = self.pixels.shape[1:]
         raw = tf.data.Dataset.from_generator(
-            self._batches,
+            lambda: self._batches(skip),
             output_signature=(
                 tf.TensorSpec((None, *side), tf.uint8),
                 tf.TensorSpec((None, DRAWS), tf.float32),
@@ -65,7 +65,7 @@ class TrainingFeed:
             ),
         )
         ready = raw.map(lambda x, numbers, y, w: (self._augment(x, numbers), y, w), num_parallel_calls=2)
-        return prefetched(ready, self.steps)
+        return prefetched(ready, self.steps - skip)
 
 
 def prefetched(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
@@ -79,11 +79,13 @@ def prefetched(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
     return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)
 
 
-def epoch_order(seed: int, epoch: int, n: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of (positions int64 (b,), draws float32 (b, DRAWS)) in the order of that epoch."""
+def epoch_order(
+    seed: int, epoch: int, n: int, batch_size: int, skip: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of (positions int64 (b,), draws float32 (b, DRAWS)) in the order of that epoch, from number `skip`."""
     numbers = draws(seed, epoch, n)
     order = np.random.default_rng([seed, epoch]).permutation(n)
-    for start in range(0, n, batch_size):
+    for start in range(skip * batch_size, n, batch_size):
         chosen = order[start : start + batch_size]
         yield chosen, numbers[chosen]
 
