@@ -37,6 +37,7 @@ from ductal.cli_options import (
     split_in,
 )
 from ductal.cli_run_data import data_of
+from ductal.cli_serve import server
 from ductal.cli_tools import tools
 from ductal.console import bar, make_console, say
 from ductal.errors import RunError
@@ -249,6 +250,7 @@ def predict(
 app.add_typer(data)
 app.add_typer(tools)
 app.add_typer(neighbours)
+app.add_typer(server)
 
 
 def main() -> None:

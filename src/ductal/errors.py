@@ -75,3 +75,9 @@ class ExportError(DuctalError, RuntimeError):
     """A model cannot be written in a format here, or what was written is not the model."""
 
     exit_code = 10
+
+
+class ServeError(DuctalError, ValueError):
+    """The web application cannot start with these options on this machine."""
+
+    exit_code = 2

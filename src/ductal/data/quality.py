@@ -20,6 +20,7 @@ RULES: dict[str, str] = {
     "image. Faint adipose tissue stays: the lowest of 18,537 real patches has 6.1.",
 }
 
+UNKNOWN_FORMAT = "not a PNG, JPEG or TIFF image"
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _EIGHT_BIT_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
@@ -28,7 +29,19 @@ Reader = Callable[[Any], Iterable[tuple[bytes | None, str]]]
 
 
 def inspect(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
-    """Decode a patch to RGB and check it.
+    """Decode a patch as `decode` does, and check that there is something on it.
+
+    Returns:
+        (pixels, "", "") with pixels uint8 (50, 50, 3), or (None, reason, detail) with a reason of `RULES`.
+    """
+    pixels, reason, detail = decode(png_bytes)
+    if pixels is not None and (std := grey_std(pixels)) < BLANK_STD:
+        return None, "blank", f"standard deviation of the grey levels {std:.2f}"
+    return pixels, reason, detail
+
+
+def decode(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
+    """Decode a patch to RGB, blank or not.
 
     Grey is repeated over the three channels, a palette is looked up, and transparency is composited
     on white, the colour of an empty slide. CMYK is converted by formula, and colour profiles are ignored,
@@ -36,7 +49,7 @@ def inspect(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
     checked on the header, so nothing larger than a patch is ever decoded.
 
     Returns:
-        (pixels, "", "") with pixels uint8 (50, 50, 3), or (None, reason, detail) with a reason of `RULES`.
+        (pixels, "", "") with pixels uint8 (50, 50, 3), or (None, reason, detail): "size" or "undecodable".
     """
     try:
         with Image.open(io.BytesIO(png_bytes), formats=_FORMATS) as image:
@@ -44,17 +57,18 @@ def inspect(png_bytes: bytes) -> tuple[np.ndarray | None, str, str]:
                 return None, "size", f"{image.width} x {image.height} px"
             if image.mode not in _EIGHT_BIT_MODES or bits_of(image) > 8:
                 return None, "undecodable", f"colour mode {image.mode} in {bits_of(image)} bits is not 8-bit"
-            pixels = np.asarray(_to_rgb(image))
+            return np.asarray(_to_rgb(image)), "", ""
     except UnidentifiedImageError:  # its message names a memory address, which differs on every run
-        return None, "undecodable", "not a PNG, JPEG or TIFF image"
+        return None, "undecodable", UNKNOWN_FORMAT
     except Exception as error:  # Pillow raises almost any type on damaged bytes; all mean the same here
         return None, "undecodable", f"{type(error).__name__}: {error}"[:200]
+
+
+def grey_std(pixels: np.ndarray) -> float:
+    """Standard deviation of the grey levels of a patch, uint8 (h, w, 3); below `BLANK_STD` it is blank."""
     grey = pixels.reshape(-1, 3).astype(np.float32) @ _GREY
     grey -= grey.mean()
-    std = float(grey @ grey / grey.size) ** 0.5
-    if std < BLANK_STD:
-        return None, "blank", f"standard deviation of the grey levels {std:.2f}"
-    return pixels, "", ""
+    return float(grey @ grey / grey.size) ** 0.5
 
 
 def bits_of(image: Image.Image) -> int:

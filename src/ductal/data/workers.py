@@ -39,7 +39,7 @@ def ordered_map(
     if workers <= 1:
         yield from map(function, jobs)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
     pending: deque[Future[Result]] = deque()
     try:
         for job in jobs:
@@ -73,7 +73,7 @@ def main_left_out() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Leave Ctrl-C to the parent, which ends the workers; and do not outlive a parent that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -46,8 +46,13 @@ def write_model_card(run_folder: str | Path) -> Path:
     """
     run = load_run(run_folder, evaluated=False)
     path = run.folder / FILE
-    write_text(path, render("MODEL_CARD.md.j2", _context(run)))
+    write_text(path, model_card(run))
     return path
+
+
+def model_card(run: RunRecord) -> str:
+    """The text of a run's card."""
+    return render("MODEL_CARD.md.j2", _context(run))
 
 
 def _context(run: RunRecord) -> dict[str, Any]:

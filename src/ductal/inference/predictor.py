@@ -159,30 +159,64 @@ class Predictor:
         Raises:
             DataError: wrong dtype or shape.
         """
+        found = self._raw(patches, rows, self.d4, batch_size, progress)
+        only = self.members[0]
+        if found.shape[:2] == (1, 1) and (self.temperature, self.bias, only.temperature, only.bias) == (1, 0, 1, 0):
+            return found[0, 0]
+        return expit(self._calibrated(found).mean(axis=0)).astype(np.float32)
+
+    def predict_views(self, patches: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+        """Probability of IDC of each of the 8 rotations and flips of a patch, calibrated like the answer.
+
+        The first view is the patch as it is. The answer of a run that averages over the views is the sigmoid of the
+        mean of their logits; of another run it is the first view's.
+
+        Args:
+            patches: uint8 RGB (n, 50, 50, 3).
+            batch_size: patches of one view that the network is given at once.
+
+        Returns:
+            float32 (n, 8), in the order of `d4_views`.
+
+        Raises:
+            DataError: wrong dtype or shape.
+        """
+        return expit(self._calibrated(self._raw(patches, None, True, batch_size, None))).T.astype(np.float32)
+
+    def _raw(
+        self,
+        patches: np.ndarray,
+        rows: np.ndarray | None,
+        d4: bool,
+        batch_size: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> np.ndarray:
+        """What each network says of each view, float32 (members, views, n)."""
         check_patches(patches)
         chosen = np.arange(len(patches)) if rows is None else rows
         count = len(self.members)
-        found = np.empty((count, 8 if self.d4 else 1, len(chosen)), np.float32)
+        found = np.empty((count, 8 if d4 else 1, len(chosen)), np.float32)
 
         def batches(before: int) -> Iterator[tuple[Where, np.ndarray]]:
             for start in range(0, len(chosen), batch_size):
                 part = slice(start, min(start + batch_size, len(chosen)))
                 batch = patches[chosen[part]]
-                for number, view in enumerate(d4_views(batch) if self.d4 else [batch]):
+                for number, view in enumerate(d4_views(batch) if d4 else [batch]):
                     yield (number, part), view
                 if progress:
                     progress(before + part.stop, count * len(chosen))
 
         for number, member in enumerate(self.members):
             member.engine.run(batches(number * len(chosen)), found[number])
-        only = self.members[0]
-        if found.shape[:2] == (1, 1) and (self.temperature, self.bias, only.temperature, only.bias) == (1, 0, 1, 0):
-            return found[0, 0]
+        return found
+
+    def _calibrated(self, found: np.ndarray) -> np.ndarray:
+        """Calibrated logits of the views, float64 (views, n), of what `_raw` found."""
         logits = [
-            logit(probs).mean(axis=0) / member.temperature + member.bias
+            logit(probs) / member.temperature + member.bias
             for probs, member in zip(found, self.members, strict=True)
         ]
-        return expit(np.mean(logits, axis=0) / self.temperature + self.bias).astype(np.float32)
+        return np.asarray(np.mean(logits, axis=0) / self.temperature + self.bias)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

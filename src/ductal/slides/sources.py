@@ -80,6 +80,11 @@ def _vendor(module: Any, path: Path) -> str | None:
         return None
 
 
+def is_plain(path: Path) -> bool:
+    """Whether OpenSlide does not read a file, or is not there, so that Pillow would have to decode it whole."""
+    return _vendor(_openslide(), path) is None
+
+
 def _openslide() -> Any:
     try:
         import openslide
