@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -39,14 +40,9 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a run to browsers and scripts on this machine; Ctrl-C ends it."""
-    try:
-        import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ServeError(
-            f"The web application needs {error.name}, which is not installed. Install it: pip install 'ductal[web]'."
-        ) from error
+    for name in ("fastapi", "python_multipart", "uvicorn"):
+        if find_spec(name) is None:
+            raise ServeError(f"{name} is not installed, which this needs. Install it: pip install 'ductal[web]'.")
     from ductal.web.serve import serve as serve_run
     from ductal.web.settings import Settings
 
