@@ -108,12 +108,12 @@ def usual_network(recipe: Recipe) -> Any:
     import keras
 
     from ductal.training.network import Network
-    from ductal.training.weights import load_vgg16_imagenet
+    from ductal.training.weights import load_imagenet
 
     shape = (recipe.input_px, recipe.input_px, 3)
     if recipe.backbone == "VGG16":
         base = keras.applications.VGG16(include_top=False, weights=None, input_shape=shape)
-        load_vgg16_imagenet(base)
+        load_imagenet(base, "VGG16")
         x = keras.layers.Flatten()(base.output)
         x = keras.layers.Dense(256, activation="relu")(x)
         x = keras.layers.Dropout(0.5)(x)

@@ -26,8 +26,9 @@ from ductal.evaluation.metrics import evaluate_predictions, join_labels
 from ductal.inference.engines import load_keras
 from ductal.inference.predictor import Predictor
 from ductal.record import to_json
-from ductal.training import callbacks, pipeline, trainer
-from ductal.training.network import VGG_MEAN_RGB, build_network, set_trainable
+from ductal.training import callbacks, network, pipeline, trainer
+from ductal.training.backbones import VGG_MEAN_RGB
+from ductal.training.network import build_network, set_trainable
 from ductal.training.recipe import load_recipe, parse_recipe
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
@@ -227,15 +228,23 @@ def test_fault_prevalence_changed_by_selection(tiny_zip: Path, tmp_path: Path) -
     assert read(recorded)["split"]["trained_on"] == len(chosen)
 
 
-def test_fault_efficientnet_normalisation_unset() -> None:
+def test_fault_efficientnet_normalisation_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    keras.backend.clear_session()  # names of layers count from the start
     model = build_network(load_recipe("efficientnetb0-scratch"), STATISTICS).model
     patch = np.broadcast_to(np.array([10, 150, 250], np.uint8), (1, 50, 50, 3))
     fed = output_of(model, "normalization", patch)
     expected = (np.array([10.0, 150.0, 250.0]) - STATISTICS.mean) / STATISTICS.std
     np.testing.assert_allclose(fed, np.broadcast_to(expected, fed.shape), atol=1e-3)
+
+    def as_published(base: Any, *_: Any) -> str:  # the file holds standard deviations in place of variances
+        base.get_layer("normalization_1").set_weights([mean, deviation, np.array(1)])
+        return "none"
+
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    monkeypatch.setattr(network, "load_imagenet", as_published)
     recipe = load_recipe("efficientnetb0-scratch").model_copy(update={"weights": "imagenet"})
-    with pytest.raises(RecipeError, match="not supported"):
-        build_network(recipe, STATISTICS)
+    fed = output_of(build_network(recipe, STATISTICS).model, "normalization_1", patch)
+    np.testing.assert_allclose(fed[0, 0, 0], (patch[0, 0, 0] / 255 - mean) / deviation, atol=1e-3)
 
 
 def test_fault_batch_norm_and_missing_recompile(

@@ -122,7 +122,7 @@ Ratios = Annotated[
 Fold = Annotated[int | None, typer.Option(help="Test fold of the kfold split, from 0, which is the default.", min=0)]
 Folds = Annotated[int | None, typer.Option(help="Number of folds of the kfold split; 5 by default.", min=3)]
 MaxEpochs = Annotated[int | None, typer.Option(help="At most this many epochs in each stage.", min=1)]
-WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of VGG16 (Keras notop .h5) to use.")]
+WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of the backbone (Keras notop .h5).")]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Train from the first epoch; use nothing an earlier call has trained.")
 ]

@@ -66,7 +66,7 @@ def examine(progress: Callable[[int, int], None] | None = None) -> Diagnosis:
         "Keras": metadata.version("keras"),
         "OpenVINO": metadata.version("openvino") if is_installed() else "not installed",
         "Engine of `ductal predict`": "openvino" if is_installed() and not has_gpu() else "tensorflow",
-        "ImageNet weights": weights_at_hand() or "to be downloaded",
+        "ImageNet weights of VGG16": weights_at_hand("VGG16") or "to be downloaded",
     }
     return Diagnosis(facts, speeds, _advice(processor, memory, bool(gpus)))
 

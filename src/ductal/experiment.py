@@ -50,7 +50,7 @@ class Plan:
         patients, limit_per_class: the declared selection (see `ductal.data.store.prepare`).
         max_epochs: at most so many epochs a stage; None leaves the recipe alone.
         patients_csv: patient of each file, for class folders.
-        weights_file: ImageNet weights of VGG16 to use.
+        weights_file: ImageNet weights to use instead of those the resolver finds.
         fresh: train all recipes from their first epoch: use no run and no checkpoint of an earlier call.
     """
 
@@ -217,7 +217,7 @@ def is_trained(
     try:
         record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         return bool(
-            record["recipe"] == settings
+            _same_recipe(record["recipe"], settings)
             and record["cohort"]["fingerprint"] == cohort.info.fingerprint
             and record["cohort"]["selection"] == cohort.info.selection
             and record["split"]["id"] == split.identity
@@ -226,6 +226,13 @@ def is_trained(
         )
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not what this version writes
         return False
+
+
+def _same_recipe(recorded: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether they are equal; a setting that is younger than the record had its default."""
+    fields = Recipe.model_fields
+    known = {name: recorded.get(name, fields[name].default) for name in settings if name in fields}
+    return recorded.keys() <= settings.keys() and known == settings
 
 
 def _same_weights(record: dict[str, Any], weights_file: Path | None) -> bool:

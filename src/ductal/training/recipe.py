@@ -20,18 +20,8 @@ from pydantic import (
 
 from ductal.errors import RecipeError, RunError
 from ductal.evaluation.decision import ThresholdRule
+from ductal.training.backbones import BACKBONES, SMALLEST_PX
 
-BACKBONES = (
-    "VGG16",
-    "EfficientNetB0",
-    "EfficientNetB1",
-    "EfficientNetB2",
-    "EfficientNetB3",
-    "EfficientNetB4",
-    "EfficientNetB5",
-    "EfficientNetB6",
-    "EfficientNetB7",
-)
 # The six models of the comparison, in the order of its table.
 DEFAULT_RECIPES = (
     "vgg16-frozen",
@@ -113,12 +103,14 @@ class Recipe(_Settings):
     title: str
     backbone: Literal[BACKBONES]  # type: ignore[valid-type]
     weights: Literal["imagenet", "random"]
-    input_px: int = Field(default=50, ge=32, le=600)
-    quick_input_px: int | None = Field(default=None, ge=32, le=600)
+    input_px: int = Field(default=50, ge=SMALLEST_PX, le=600)
+    quick_input_px: int | None = Field(default=None, ge=SMALLEST_PX, le=600)
     batch_size: int = Field(default=64, ge=2, le=4096)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # auto: what is timed fastest
     class_weights: bool = False
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    neighbour_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)  # by the share of the 8 neighbours that disagree
+    focal_gamma: float = Field(default=0.0, ge=0.0, le=5.0)  # 0 is plain cross-entropy
     threshold: str = "balanced_accuracy"  # rule on validation patients; or sensitivity:0.95, or cost:5
     cached_views: int = Field(default=0, ge=0, le=64)
     head: Head = Head()

