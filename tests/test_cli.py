@@ -323,7 +323,7 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = {'tensorflow', 'keras', 'pandas', 'sklearn', 'matplotlib', 'numpy', 'httpx'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
-    for arguments in (["--help"], ["run", "--help"], ["prior", "--help"], ["--version"]):
+    for arguments in (["--help"], ["run", "--help"], ["prior", "--help"], ["tune", "--help"], ["--version"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout

@@ -39,6 +39,7 @@ from ductal.cli_options import (
 from ductal.cli_run_data import data_of
 from ductal.cli_serve import server
 from ductal.cli_tools import tools
+from ductal.cli_tune import tuning
 from ductal.console import bar, make_console, say
 from ductal.errors import RunError
 
@@ -251,6 +252,7 @@ app.add_typer(data)
 app.add_typer(tools)
 app.add_typer(neighbours)
 app.add_typer(server)
+app.add_typer(tuning)
 
 
 def main() -> None:

@@ -159,7 +159,7 @@ def sweep(path: Path) -> None:
     for match in filter(None, map(pattern.fullmatch, names)):
         host, process, kind = match.groups()
         left = path.with_name(match.string)
-        if host != _host() or _is_alive(int(process)):
+        if host != _host() or is_alive(int(process)):
             continue
         if kind == "old" and not path.exists():
             left.rename(path)
@@ -194,7 +194,8 @@ def _host() -> str:
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine; True where that cannot be known."""
     if os.name == "nt":  # there, os.kill ends the process instead of asking for it
         return True
     try:

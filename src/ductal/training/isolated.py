@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -33,6 +33,7 @@ class _Task(NamedTuple):
     out: Path
     train: bool
     evaluate: bool
+    tell: bool  # send every epoch to the parent, and print nothing
     settings: dict[str, Any]  # further arguments of `ductal.training.trainer.train`
 
 
@@ -51,11 +52,15 @@ def train_isolated(
     features_folder: Path | None = None,
     later: tuple[Recipe, ...] = (),
     fresh: bool = False,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """`ductal.training.trainer.train` in a child process that shares this terminal; returns `out`.
 
     With `final`, the child also makes the final evaluation, which opens the test patients. With
     `trained`, `out` holds the trained model already, and only the evaluation is made.
+
+    `on_epoch` is called here with each new row of the history, and nothing is printed then; what it raises ends the
+    training.
 
     Ctrl-C ends the child within seconds, and so does the end of this process, however it comes about.
 
@@ -67,7 +72,7 @@ def train_isolated(
         "audit": audit, "seed": seed, "profile": profile, "weights_file": weights_file,
         "features_folder": features_folder, "later": later, "fresh": fresh,
     }  # fmt: skip
-    task = _Task(recipe, cohort_folder, split, out, not trained, final, settings)
+    task = _Task(recipe, cohort_folder, split, out, not trained, final, on_epoch is not None, settings)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, task))
@@ -75,7 +80,7 @@ def train_isolated(
         process.start()
     sender.close()
     try:
-        outcome: DuctalError | None = receiver.recv()
+        outcome = _outcome(receiver, on_epoch)
         process.join(_SECONDS_TO_END)
     except EOFError:
         process.join(_SECONDS_TO_END)
@@ -87,6 +92,15 @@ def train_isolated(
     if outcome is not None:
         raise outcome
     return out
+
+
+def _outcome(receiver: Connection, on_epoch: Callable[[dict[str, Any]], None] | None) -> DuctalError | None:
+    """What the child ends with; the epochs before are passed on."""
+    while isinstance(message := receiver.recv(), dict):
+        if on_epoch:
+            on_epoch(message)
+    outcome: DuctalError | None = message
+    return outcome
 
 
 @contextmanager
@@ -127,7 +141,7 @@ def _child(sender: Connection, task: _Task) -> None:
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _work(task)
+        _work(task, sender)
         outcome = None
     except KeyboardInterrupt:
         return
@@ -155,7 +169,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(task: _Task) -> None:
+def _work(task: _Task, sender: Connection) -> None:
+    from rich.console import Console
+
     from ductal.console import make_console, quiet_tensorflow
 
     quiet_tensorflow()
@@ -165,7 +181,8 @@ def _work(task: _Task) -> None:
     from ductal.training.trainer import train
 
     cohort = Cohort.open(task.cohort_folder)
-    with TrainingProgress(task.recipe.name, make_console()) as progress:
+    console, on_epoch = (Console(quiet=True), sender.send) if task.tell else (make_console(), None)
+    with TrainingProgress(task.recipe.name, console, on_epoch) as progress:
         if task.train:
             train(task.recipe, cohort, task.split, task.out, progress=progress, **task.settings)
         if task.evaluate:

@@ -19,10 +19,13 @@ class TrainingProgress:
     Args:
         name: the recipe.
         console: where to show it.
+        on_epoch: called with the row of every finished epoch.
     """
 
-    def __init__(self, name: str, console: Console) -> None:
-        self.name, self.console = name, console
+    def __init__(
+        self, name: str, console: Console, on_epoch: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        self.name, self.console, self._on_epoch = name, console, on_epoch
         columns = (
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -87,6 +90,8 @@ class TrainingProgress:
             highlight=False,
             soft_wrap=True,
         )
+        if self._on_epoch:
+            self._on_epoch(row)
 
     def note(self, text: str) -> None:
         """A line that stays."""

@@ -1,0 +1,112 @@
+"""Whose patches a study sees: training and validation patients, or folds of the training patients; never test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from ductal.data.audit import AuditReport, audit_split, refuse_leaks
+from ductal.data.cohort import Cohort
+from ductal.data.split import PARTS, Split, group_ids, load_split
+from ductal.data.splitting import check_split_settings, make_split
+from ductal.data.stratify import balanced_parts
+from ductal.errors import DataError
+from ductal.experiment_data import audited, open_cohort
+
+if TYPE_CHECKING:
+    from ductal.experiment import Plan
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A split without test patients, and the audit of it."""
+
+    split: Split
+    audit: AuditReport
+
+
+@dataclass(frozen=True)
+class Patients:
+    """What a study may look at.
+
+    Attributes:
+        cohort: the patches.
+        identity: of the whole split, test patients included.
+        outer: training and validation patients.
+        inner: folds of the training patients, each once in the place of validation patients; empty where the
+            validation patients themselves choose.
+    """
+
+    cohort: Cohort
+    identity: str
+    outer: Audited
+    inner: tuple[Audited, ...]
+
+    @property
+    def choosing(self) -> tuple[Audited, ...]:
+        """What every trial is trained and measured on."""
+        return self.inner or (self.outer,)
+
+
+def open_patients(plan: Plan, console: Console, inner_folds: int | None) -> Patients:
+    """The cohort and split of `plan`, audited with the test patients, which are then taken out.
+
+    Nothing of a study is given a list of test patients, so that no mistake in it can open them.
+
+    Raises:
+        DataError: the source or the split cannot be used, or too few training patients for the inner folds.
+        LeakError: the split leaks.
+    """
+    check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
+    if plan.split_file:
+        Split.load(plan.split_file)  # a mistake in it should not wait for the cohort
+    cohort = open_cohort(plan, console)
+    split = (
+        load_split(plan.split_file, cohort)
+        if plan.split_file
+        else make_split(cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds)
+    )
+    audit = audited(cohort, split, console)
+    split.save(plan.out / "split.json")
+    outer = Audited(split.model_copy(update={"parts": split.parts | {"test": []}}), audit)
+    inner = []
+    for part in inner_splits(cohort, outer.split, inner_folds, plan.seed) if inner_folds else []:
+        found = audit_split(cohort, part)
+        refuse_leaks(found)
+        inner.append(Audited(part, found))
+    return Patients(cohort, split.identity, outer, tuple(inner))
+
+
+def inner_splits(cohort: Cohort, split: Split, folds: int, seed: int) -> list[Split]:
+    """Divide the training patients of `split` into `folds`; each is "val" once, the others are "train".
+
+    Raises:
+        DataError: there are too few of them for every fold to hold both classes.
+    """
+    rows = split.part_of_rows(cohort) == PARTS.index("train")
+    groups, number = np.unique(group_ids(cohort, split.by).to_numpy(dtype=str)[rows], return_inverse=True)
+    positives = np.bincount(number, weights=cohort.labels[rows] == 1, minlength=len(groups)).astype(np.int64)
+    negatives = np.bincount(number, minlength=len(groups)) - positives
+    fold = (
+        balanced_parts(negatives, positives, np.full(folds, 1 / folds), np.random.default_rng(seed))
+        if len(groups) >= folds
+        else np.zeros(len(groups), np.int64)
+    )
+    if not all(negatives[fold == k].any() and positives[fold == k].any() for k in range(folds)):
+        raise DataError(
+            f"The {len(groups)} training patients are too few for {folds} inner folds that each hold both classes. "
+            "Ask for fewer with --inner-folds, or prepare more patients."
+        )
+    return [
+        Split(
+            name=f"inner fold {k} of {folds}",
+            seed=seed,
+            by=split.by,
+            parts={"train": groups[fold != k].tolist(), "val": groups[fold == k].tolist(), "test": []},
+            notes=[f"training patients of the split {split.name!r} only"],
+        )
+        for k in range(folds)
+    ]
