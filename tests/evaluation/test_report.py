@@ -84,7 +84,7 @@ def test_it_needs_no_network_and_no_script(comparison: Page) -> None:
 
 def test_every_picture_has_a_text_and_every_link_a_target(comparison: Page) -> None:
     pictures = comparison.tags.count("img")
-    assert pictures == 2 + 2 * 5
+    assert pictures == 2 + 2 * 4  # the gallery of mistakes names patients, and is in the report of each run only
     assert (
         sum(tag == "img" and name == "alt" and value != "" for tag, name, value in comparison.attributes)
         == pictures
