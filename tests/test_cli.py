@@ -166,7 +166,8 @@ def test_training_does_not_outlive_a_killed_parent(training: subprocess.Popen[st
     training.kill()
     training.wait()
     assert_all_end(training.pid, within=20)
-    assert hidden_in(finished) == []  # the child cleaned up
+    # The child cleaned up; what the killed command itself leaves is an empty claim, which the next one takes over.
+    assert {Path(left).name for left in hidden_in(finished)} <= {".experiment.lock"}
 
 
 def test_interrupted_evaluation_does_not_cost_the_training(finished: Path, archive: Path) -> None:

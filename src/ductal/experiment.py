@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from ductal.evaluation.evaluate import evaluate_control
 from ductal.evaluation.report import write_comparison_report
 from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
 from ductal.experiment_data import audited, open_cohort
-from ductal.files import write_text
+from ductal.files import refusals_of, write_text
 from ductal.locks import locked
 from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.isolated import train_isolated
@@ -100,7 +101,9 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
     if plan.split_file:
         Split.load(plan.split_file)  # a mistake in it should not wait for the cohort
-    with locked(plan.out / "experiment"):
+    with ExitStack() as stack:
+        with refusals_of(plan.out):
+            stack.enter_context(locked(plan.out / "experiment"))
         return _carry_out(plan, recipes, console)
 
 

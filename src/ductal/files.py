@@ -62,7 +62,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         StorageError: the disk is full, read-only or refused the write.
     """
     path = Path(path)
-    with _refusals_of(path):
+    with refusals_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
         temporary = _temporary(path, "part")
@@ -98,7 +98,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         BusyError: another process writes `path`.
     """
     path = Path(path)
-    with _refusals_of(path), locked(path):
+    with refusals_of(path), locked(path):
         sweep(path)
         temporary = _temporary(path, "part")
         try:
@@ -176,7 +176,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _refusals_of(path: Path) -> Iterator[None]:
+def refusals_of(path: Path) -> Iterator[None]:
+    """The operating system's refusals in the block as StorageError, told of `path`."""
     try:
         yield
     except OSError as error:

@@ -227,3 +227,13 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
 def test_a_mistake_in_the_writer_is_no_warning(tmp_path: Path) -> None:
     with pytest.raises(TypeError), Checkpoints(tmp_path, KEY, print) as checkpoints:
         checkpoints.save(Checkpoint(1, 0, {"not": print}, {}))
+
+
+def test_removing_waits_for_what_is_being_written(tmp_path: Path) -> None:
+    told: list[str] = []
+    with Checkpoints(tmp_path / "c", "k" * 64, told.append) as checkpoints:
+        for epoch in range(20):
+            checkpoints.save(Checkpoint(epoch, 0, {}, {"weights": [np.full(200_000, epoch, np.float32)]}))
+            checkpoints.remove()
+            assert not (tmp_path / "c").exists()
+    assert told == []

@@ -106,7 +106,8 @@ class Checkpoints:
             self._warn(f"A checkpoint is missing; training goes on, and the one before is kept. {error}")
 
     def remove(self) -> None:
-        """Delete all, of any key, with what else is in the folder."""
+        """Delete all, of any key, with what else is in the folder, and what is being written."""
+        self.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._whole.clear()
 
