@@ -104,10 +104,10 @@ def test_a_training_feeds_a_new_order_each_epoch_and_validation_never(
     validated: list[bytes] = []
     batches, predict = TrainingFeed._batches, callbacks.predict_in_order
 
-    def spy_batches(self: TrainingFeed):
+    def spy_batches(self: TrainingFeed, skip: int):
         seen_epochs.append(self.epoch)
         seen_rows.update(self.rows.tolist())
-        yield from batches(self)
+        yield from batches(self, skip)
 
     def spy_predict(model, inputs, rows=None):
         validated.append(inputs[rows].tobytes())
