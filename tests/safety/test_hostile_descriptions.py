@@ -43,7 +43,7 @@ def as_lambda(config: Json, settings: Json) -> None:
     layer(config, "drop").update(class_name="Lambda", config={"name": "drop", "trainable": True, **settings})
 
 
-@pytest.mark.parametrize("name", ["vgg16-full", "efficientnetb0-scratch", "efficientnetb3-scratch"])
+@pytest.mark.parametrize("name", ["vgg16-full", "efficientnetb0-scratch"])
 def test_the_networks_of_this_package_load_as_keras_loads_them(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name).model_copy(update={"weights": "random"})
     model = build_network(recipe, Normalisation((200.0, 150.0, 180.0), (40.0, 50.0, 60.0))).model

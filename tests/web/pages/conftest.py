@@ -23,9 +23,9 @@ def server(run: Path) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium."""
+    """Headless Chromium; of each module, since while Playwright runs no other test can start an event loop."""
     with start_browser() as running:
         yield running
 
