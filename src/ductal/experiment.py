@@ -16,15 +16,15 @@ from rich.console import Console
 from ductal.console import say
 from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
-from ductal.data.split import Split, load_split
-from ductal.data.splitting import check_split_settings, make_split
+from ductal.data.split import Split
+from ductal.data.splitting import check_split_settings
 from ductal.errors import DuctalError, RecipeError, StorageError
 from ductal.evaluation.compare import leaderboard
 from ductal.evaluation.controls import CONTROLS
 from ductal.evaluation.evaluate import evaluate_control
 from ductal.evaluation.report import write_comparison_report
 from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
-from ductal.experiment_data import audited, open_cohort
+from ductal.experiment_data import audited, open_cohort, split_of
 from ductal.files import refusals_of, write_text
 from ductal.locks import locked
 from ductal.training.checkpoint import checkpoint_folder
@@ -110,11 +110,7 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
 def _carry_out(plan: Plan, recipes: list[Recipe], console: Console) -> Result:
     started = time.perf_counter()
     cohort = open_cohort(plan, console)
-    split = (
-        load_split(plan.split_file, cohort)
-        if plan.split_file
-        else make_split(cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds)
-    )
+    split = split_of(plan, cohort)
     audit = audited(cohort, split, console)
     split.save(plan.out / "split.json")
     runs, reused = [], []

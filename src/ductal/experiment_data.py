@@ -12,7 +12,8 @@ from ductal import __version__
 from ductal.console import bar, say
 from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import INFO, Cohort
-from ductal.data.split import Split
+from ductal.data.split import Split, load_split
+from ductal.data.splitting import make_split
 from ductal.data.store import prepare
 from ductal.data.synthetic import make_synthetic
 from ductal.errors import DataError
@@ -130,3 +131,10 @@ def audited(cohort: Cohort, split: Split, console: Console) -> AuditReport:
     say(console, audit.text())
     refuse_leaks(audit)
     return audit
+
+
+def split_of(plan: Plan, cohort: Cohort) -> Split:
+    """The split that `plan` names, or that of its file. Raises DataError where the cohort cannot be divided so."""
+    if plan.split_file:
+        return load_split(plan.split_file, cohort)
+    return make_split(cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds)

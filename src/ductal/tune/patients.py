@@ -10,11 +10,11 @@ from rich.console import Console
 
 from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
-from ductal.data.split import PARTS, Split, group_ids, load_split
-from ductal.data.splitting import check_split_settings, make_split
+from ductal.data.split import PARTS, Split, group_ids
+from ductal.data.splitting import check_split_settings
 from ductal.data.stratify import balanced_parts
 from ductal.errors import DataError
-from ductal.experiment_data import audited, open_cohort
+from ductal.experiment_data import audited, open_cohort, split_of
 
 if TYPE_CHECKING:
     from ductal.experiment import Plan
@@ -64,11 +64,7 @@ def open_patients(plan: Plan, console: Console, inner_folds: int | None) -> Pati
     if plan.split_file:
         Split.load(plan.split_file)  # a mistake in it should not wait for the cohort
     cohort = open_cohort(plan, console)
-    split = (
-        load_split(plan.split_file, cohort)
-        if plan.split_file
-        else make_split(cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds)
-    )
+    split = split_of(plan, cohort)
     audit = audited(cohort, split, console)
     split.save(plan.out / "split.json")
     outer = Audited(split.model_copy(update={"parts": split.parts | {"test": []}}), audit)
