@@ -19,6 +19,7 @@ from ductal.cli_options import (
     Fold,
     Folds,
     Fresh,
+    InnerFold,
     Limit,
     MaxEpochs,
     Out,
@@ -33,6 +34,7 @@ from ductal.cli_options import (
     SplitOption,
     WeightsFile,
     check_source,
+    inner_fold_in,
     names_in,
     split_in,
 )
@@ -79,6 +81,7 @@ def run(
     ratios: Ratios = None,
     fold: Fold = None,
     folds: Folds = None,
+    inner_fold: InnerFold = None,
     profile: Annotated[
         Profile | None, typer.Option(help="quick or full; quick without a source, else full.")
     ] = None,
@@ -104,6 +107,7 @@ def run(
             split=name,
             split_file=split_file,
             **divided,
+            inner_fold=inner_fold_in(inner_fold),
             profile=profile.value if profile else None,
             seed=seed,
             patients=patients,
@@ -126,6 +130,7 @@ def train(
     ratios: Ratios = None,
     fold: Fold = None,
     folds: Folds = None,
+    inner_fold: InnerFold = None,
     profile: Annotated[Profile, typer.Option(help="quick or full.")] = Profile.full,
     out: Out = Path("ductal-out"),
     seed: Seed = 42,
@@ -135,17 +140,17 @@ def train(
 ) -> None:
     """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
-    from ductal.data.split import load_split
-    from ductal.data.splitting import make_split
-    from ductal.experiment import load_recipes
-    from ductal.experiment_data import audited
+    from ductal.experiment import Plan, load_recipes
+    from ductal.experiment_data import audited, split_of
     from ductal.training.isolated import train_isolated
 
     name, divided = split_in(split, split_file, ratios, fold, folds)
+    inner = inner_fold_in(inner_fold)  # before anything is read
     console = make_console()
     settings = load_recipes((recipe,), profile.value, max_epochs)[0]
     patches = Cohort.open(cohort)
-    parts = load_split(split_file, patches) if split_file else make_split(patches, name, seed=seed, **divided)
+    plan = Plan(split=name, split_file=split_file, seed=seed, **divided, inner_fold=inner)
+    parts = split_of(plan, patches)
     audit = audited(patches, parts, console)
     parts.save(out / "split.json")
     folder = train_isolated(
@@ -187,7 +192,7 @@ def evaluate(
 
 @app.command()
 def ensemble(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of one cohort and split.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one cohort and split, or of its inner folds.")],
     out: Annotated[Path, typer.Option("--out", help="The run folder to write, such as ductal-out/runs/ensemble.")],
     cohort: Annotated[Path | None, typer.Option(help="The cohort, if it has moved since the training.")] = None,
     d4: D4 = False,
@@ -202,9 +207,9 @@ def ensemble(
 
     ThresholdRule.parse(threshold)  # before anything is read
     console = make_console()
-    patches, split = data_of(runs[0], cohort)
+    patches, _ = data_of(runs[0], cohort)
     with bar(console, "Predicting") as progress:
-        combine(runs, patches, split, out, d4=d4, rule=threshold, fast=fast, progress=progress)
+        combine(runs, patches, out, d4=d4, rule=threshold, fast=fast, progress=progress)
     say(console, f"Run: {out}. For its report: ductal evaluate {out}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,6 +122,13 @@ Ratios = Annotated[
 ]
 Fold = Annotated[int | None, typer.Option(help="Test fold of the kfold split, from 0, which is the default.", min=0)]
 Folds = Annotated[int | None, typer.Option(help="Number of folds of the kfold split; 5 by default.", min=3)]
+InnerFold = Annotated[
+    str | None,
+    typer.Option(
+        help="K/N: divide training and validation patients anew into N folds; fold K, from 0, is validation. Test "
+        "patients stay. `ductal ensemble` joins the N runs.",
+    ),
+]
 MaxEpochs = Annotated[int | None, typer.Option(help="At most this many epochs in each stage.", min=1)]
 WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of the backbone (Keras notop .h5).")]
 Fresh = Annotated[
@@ -165,6 +173,17 @@ def split_in(
             raise typer.BadParameter(f"{option} is not used with {chosen}; leave one of them away")
     given = {"ratios": ratios and ratios_in(ratios), "fold": fold, "folds": folds}
     return name, {key: value for key, value in given.items() if value is not None}
+
+
+def inner_fold_in(text: str | None) -> tuple[int, int] | None:
+    """(k, n) of "k/n". Raises BadParameter."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,3})/(\d{1,3})", text)
+    number, folds = (int(part) for part in found.groups()) if found else (0, 0)
+    if folds < 2 or number >= folds:
+        raise typer.BadParameter(f"a fold such as 0/4, 1/4, 2/4 or 3/4 is needed, not {text}")
+    return number, folds
 
 
 def ratios_in(text: str) -> tuple[float, float, float]:

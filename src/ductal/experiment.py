@@ -45,6 +45,8 @@ class Plan:
         split: name of the split (see `ductal.data.splitting.make_split`).
         split_file: a split of one's own instead, as JSON (see `ductal.data.split.Split`).
         ratios, fold, folds: settings of the "random" and "kfold" splits.
+        inner_fold: (k, n) divides the training and validation patients anew into n folds, the k-th of which (from 0)
+            is validation; test patients stay. For `ductal.evaluation.ensemble.combine`.
         profile: "quick" (short stages, small inputs) or "full"; None is quick for the synthetic
             cohort and full for real patches.
         seed: of the selection, the split and the training.
@@ -63,6 +65,7 @@ class Plan:
     ratios: tuple[float, float, float] = (0.7, 0.15, 0.15)
     fold: int = 0
     folds: int = 5
+    inner_fold: tuple[int, int] | None = None
     profile: Literal["quick", "full"] | None = None
     seed: int = 42
     patients: int | None = None

@@ -12,6 +12,7 @@ from ductal import __version__
 from ductal.console import bar, say
 from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import INFO, Cohort
+from ductal.data.inner import inner_splits
 from ductal.data.split import Split, load_split
 from ductal.data.splitting import make_split
 from ductal.data.store import prepare
@@ -136,5 +137,10 @@ def audited(cohort: Cohort, split: Split, console: Console) -> AuditReport:
 def split_of(plan: Plan, cohort: Cohort) -> Split:
     """The split that `plan` names, or that of its file. Raises DataError where the cohort cannot be divided so."""
     if plan.split_file:
-        return load_split(plan.split_file, cohort)
-    return make_split(cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds)
+        split = load_split(plan.split_file, cohort)
+    else:
+        split = make_split(cohort, plan.split, seed=plan.seed, ratios=plan.ratios, fold=plan.fold, folds=plan.folds)
+    if plan.inner_fold is None:
+        return split
+    number, folds = plan.inner_fold
+    return inner_splits(cohort, split, folds, plan.seed, divided=("train", "val"))[number]

@@ -48,7 +48,7 @@ def logit(p: np.ndarray) -> np.ndarray:
 def test_an_ensemble_averages_calibrated_logits(
     runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path
 ) -> None:
-    out = combine(runs, cohort, split, tmp_path / "both")
+    out = combine(runs, cohort, tmp_path / "both")
     shutil.move(out, tmp_path / "moved")  # it holds its networks
     rows = split.rows(cohort, "val")
     predictor = Predictor.from_run(tmp_path / "moved", exact=True)
@@ -61,8 +61,8 @@ def test_an_ensemble_averages_calibrated_logits(
     assert not predictor.d4
 
 
-def test_d4_is_a_property_of_the_run(runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path) -> None:
-    out = combine(runs[:1], cohort, split, tmp_path / "turned", d4=True, fast=True)
+def test_d4_is_a_property_of_the_run(runs: list[Path], cohort: Cohort, tmp_path: Path) -> None:
+    out = combine(runs[:1], cohort, tmp_path / "turned", d4=True, fast=True)
     predictor = Predictor.from_run(out, exact=True)
     assert predictor.d4
     patches = cohort.pixels[:8]
@@ -73,7 +73,7 @@ def test_d4_is_a_property_of_the_run(runs: list[Path], cohort: Cohort, split: Sp
 def test_it_is_evaluated_and_compared_like_any_run(
     runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path
 ) -> None:
-    out = combine(runs, cohort, split, tmp_path / "both", d4=True)
+    out = combine(runs, cohort, tmp_path / "both", d4=True)
     kept = [shutil.copytree(run, tmp_path / run.name) for run in runs]
     for folder in (out, *kept):
         evaluate(folder, cohort, split)
@@ -90,18 +90,22 @@ def test_it_is_evaluated_and_compared_like_any_run(
     assert len(leaderboard([out, *kept])) == 3
 
 
-def test_what_cannot_be_combined(runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path) -> None:
+def test_what_cannot_be_combined(runs: list[Path], cohort: Cohort, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for chosen in ([], runs[:1], [runs[0], runs[0]]):
         with pytest.raises(RunError, match="two runs or more"):
-            combine(chosen, cohort, split, out)
+            combine(chosen, cohort, out)
     with pytest.raises(RunError, match="not a run folder"):
-        combine([runs[0], tmp_path], cohort, split, out)
-    with pytest.raises(RunError, match="another cohort or split"):
-        combine(runs, cohort, make_split(cohort, "random", seed=2), out)
-    both = combine(runs, cohort, split, tmp_path / "both")
+        combine([runs[0], tmp_path], cohort, out)
+    other = shutil.copytree(runs[1], tmp_path / "other")
+    edit = json.loads((other / "run.json").read_text())
+    edit["cohort"]["fingerprint"] = "0" * 40
+    (other / "run.json").write_text(json.dumps(edit))
+    with pytest.raises(RunError, match="another cohort"):
+        combine([runs[0], other], cohort, out)
+    both = combine(runs, cohort, tmp_path / "both")
     with pytest.raises(RunError, match="holds no network"):
-        combine([runs[0], both], cohort, split, out)
+        combine([runs[0], both], cohort, out)
     assert not out.exists()
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ductal.context.heads import Slide
-from ductal.errors import DataError, LeakError
+from ductal.errors import DataError, LeakError, RunError
 from ductal.evaluation.arrays import logit
 from ductal.evaluation.grid import DENSE, surroundings
 from ductal.slides.grid import TileGrid
@@ -62,7 +62,16 @@ def suitable_patients(
 def gather(
     source: RunProbabilities, patients: Sequence[str], *, embeddings: bool, progress: Progress | None = None
 ) -> list[Slide]:
-    """The slides of `patients`, with the run's calibrated logits and, where wanted, embeddings."""
+    """The slides of `patients`, with the run's calibrated logits and, where wanted, embeddings.
+
+    Raises:
+        RunError: embeddings of a cross-fitted ensemble. DataError, HeldOutError: as `RunProbabilities.of`.
+    """
+    if embeddings and source.cross_fitted:
+        raise RunError(
+            "The networks of a cross-fitted ensemble each know some of these slides, so their embeddings are not "
+            "those of unseen slides. Leave these heads out: --heads smoothing."
+        )
     probs = source.of(patients, progress)
     table = source.cohort.table
     slides = []

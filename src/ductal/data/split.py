@@ -36,6 +36,8 @@ class Split(BaseModel):
         parts: "train", "val" and "test", each a sorted list of group ids; no id is in two of them.
         notes: sentences that belong beside every figure made with this split.
         fold: number of the test fold of ``kfold``, else None.
+        cross_fitted: of an ensemble whose networks were trained on different folds: a "val" patient has trained some
+            of them and is to be scored by the others (`ductal.evaluation.cross_fit`).
     """
 
     name: str
@@ -44,6 +46,7 @@ class Split(BaseModel):
     parts: dict[Part, list[str]]
     notes: list[str] = []
     fold: int | None = None
+    cross_fitted: bool = False
 
     @property
     def identity(self) -> str:

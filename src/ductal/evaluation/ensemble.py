@@ -17,6 +17,7 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import RunError
 from ductal.evaluation.checklist import write_checklist
+from ductal.evaluation.cross_fit import joined_split, out_of_fold
 from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.judgement import judge
 from ductal.evaluation.model_card import write_model_card
@@ -30,7 +31,6 @@ from ductal.record import describe_data, package_versions, save_predictions, to_
 def combine(
     runs: Sequence[Path],
     cohort: Cohort,
-    split: Split,
     out: str | Path,
     *,
     d4: bool = False,
@@ -41,11 +41,14 @@ def combine(
     """Make a run folder whose predictor averages the calibrated logits of `runs`; returns it.
 
     The networks are copied into it, so that it can be moved and outlives its parts. It is calibrated, and its
-    threshold chosen, on the same validation patients as its members; test patients are not read.
+    threshold chosen, on the same validation patients as its members; test patients are not read. Where the members
+    were trained on folds inside one split, on all these patients, each scored by the networks that were not trained
+    on that patient (`ductal.evaluation.cross_fit`).
 
     Args:
-        runs: run folders trained on this cohort and split; one is enough with `d4`.
-        cohort, split: what all of them were trained on.
+        runs: run folders trained on this cohort, with one split or splits of the same test patients; one is enough
+            with `d4`.
+        cohort: what all of them were trained on.
         out: the run folder; replaced when it exists. Its name is the run's.
         d4: average over the 8 rotations and flips of each patch, too.
         rule: see `ThresholdRule.parse`.
@@ -53,13 +56,14 @@ def combine(
         progress: called with (patches done, patches in all).
 
     Raises:
-        RunError: no run, one twice, a control or an ensemble among them, or one of another cohort or split.
+        RunError: no run, one twice, a control or an ensemble among them, another cohort, or other test patients.
         LeakError: the split leaks. StorageError: the disk refused the write.
     """
     out = Path(out)
-    records = [_member(folder, cohort, split) for folder in runs]
     if len({folder.resolve() for folder in runs}) < len(runs) or not runs or (len(runs) == 1 and not d4):
         raise RunError("An ensemble needs two runs or more, each once; or one run and D4 averaging (--d4).")
+    records, splits = zip(*(_member(folder, cohort) for folder in runs), strict=True)
+    split = joined_split(splits)
     audit = audit_split(cohort, split)
     refuse_leaks(audit)
     started = time.perf_counter()
@@ -70,12 +74,17 @@ def combine(
         always = {"d4": d4, "members": len(runs)}
         plain = {"threshold": 0.5, "temperature": 1.0} | always
         (folder / "calibration.json").write_text(to_json(plain), encoding="utf-8")
-        probs = Predictor.from_run(folder, exact=not fast).predict(cohort.pixels, rows, progress=progress)
+        predictor = Predictor.from_run(folder, exact=not fast)
+        if split.cross_fitted:
+            probs = out_of_fold(predictor, splits, cohort, rows, progress)
+        else:
+            probs = predictor.predict(cohort.pixels, rows, progress=progress)
         judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule), "temperature")
         first = read_json(runs[0] / "calibration.json")
         kept = {name: first[name] for name in ("labels", "patch_size", "spacing_um")}
         (folder / "calibration.json").write_text(to_json(judged.settings | always | kept), encoding="utf-8")
         record = _record(out.name, records, cohort, split, audit, d4=d4, rule=rule)
+        record["split"]["trained_on"] = max(one["split"]["trained_on"] for one in records)
         record["timings"] = {"combine_seconds": time.perf_counter() - started}
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
@@ -85,33 +94,49 @@ def combine(
     return out
 
 
-def _member(folder: Path, cohort: Cohort, split: Split) -> dict[str, Any]:
-    """run.json of a run that may be a member."""
+def member_splits(folder: Path) -> list[Split]:
+    """What the networks of an ensemble were trained with, in their order."""
+    return [Split.load(path) for path in sorted((folder / MEMBERS).glob("*/split.json"))]
+
+
+def _member(folder: Path, cohort: Cohort) -> tuple[dict[str, Any], Split]:
+    """run.json and the split of a run that may be a member."""
     try:
         record = read_json(folder / "run.json")
-        same = (record["cohort"]["fingerprint"], record["split"]["id"]) == (cohort.info.fingerprint, split.identity)
+        same = record["cohort"]["fingerprint"] == cohort.info.fingerprint
+        split_id = record["split"]["id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder} is not a run folder ({error!r}). Name folders under runs/.") from error
     if not (folder / "model.keras").is_file():
         raise RunError(f"{folder} holds no network: it is a control model or an ensemble. Name trained recipes.")
     if not same:
         raise RunError(
-            f"{folder} was trained on another cohort or split: its training patients could be among the others' "
-            "validation patients. Combine runs of one cohort and one split."
+            f"{folder} was trained on another cohort: its training patients could be among the others' "
+            "validation patients. Combine runs of one cohort."
         )
-    return record
+    split = Split.load(folder / "split.json")
+    if split.identity != split_id:
+        raise RunError(f"{folder / 'split.json'} is not what the run was trained with. Take the run's own file.")
+    return record, split
 
 
 def _copy(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
-    for name in ("model.keras", "calibration.json", "run.json"):
+    for name in ("model.keras", "calibration.json", "run.json", "split.json"):
         shutil.copy2(source / name, target / name)
     if (source / IR_FOLDER).is_dir():
         shutil.copytree(source / IR_FOLDER, target / IR_FOLDER)
 
 
 def _record(
-    name: str, records: list[dict[str, Any]], cohort: Cohort, split: Split, audit: AuditReport, *, d4: bool, rule: str
+    name: str,
+    records: Sequence[dict[str, Any]],
+    cohort: Cohort,
+    split: Split,
+    audit: AuditReport,
+    *,
+    d4: bool,
+    rule: str,
 ) -> dict[str, Any]:
     counts = Counter(record["name"] for record in records)
     names = [name if count == 1 else f"{count} x {name}" for name, count in counts.items()]

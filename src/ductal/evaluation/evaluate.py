@@ -19,7 +19,9 @@ from ductal.evaluation import figures, figures_decision, figures_training
 from ductal.evaluation.analysis import write_failures
 from ductal.evaluation.checklist import write_checklist
 from ductal.evaluation.controls import CONTROLS
+from ductal.evaluation.cross_fit import out_of_fold
 from ductal.evaluation.decision import ThresholdRule
+from ductal.evaluation.ensemble import member_splits
 from ductal.evaluation.judgement import (
     MAX_ERROR,
     calibrated_by_others,
@@ -80,17 +82,19 @@ def evaluate(
     _check_same(record, cohort, split)
     predictor = Predictor.from_run(folder, exact=not fast)  # figures should not depend on the machine
     settings = _read_json(folder / "calibration.json")
-    known: dict[bytes, np.ndarray] = {}
+    members = member_splits(folder) if split.cross_fitted else []
+    known: dict[Part, np.ndarray] = {}
 
-    def predict(rows: np.ndarray) -> np.ndarray:
-        key = rows.tobytes()
-        if key not in known:
-            known[key] = predictor.predict(cohort.pixels, rows, progress=progress)
-        return known[key]
+    def predict(part: Part, rows: np.ndarray) -> np.ndarray:
+        if part not in known and part == "val" and split.cross_fitted:
+            known[part] = out_of_fold(predictor, members, cohort, rows, progress)
+        elif part not in known:
+            known[part] = predictor.predict(cohort.pixels, rows, progress=progress)
+        return known[part]
 
     if rule is not None:
         rows = split.rows(cohort, "val")
-        settings = rechoose(settings, cohort.labels[rows], predict(rows), rule)
+        settings = rechoose(settings, cohort.labels[rows], predict("val", rows), rule)
     (folder / REPORT).unlink(missing_ok=True)  # its absence says that an evaluation did not come to its end
     metrics = _evaluate_parts(folder, record, cohort, split, predict, settings["threshold"], settings)
     metrics |= {"d4": predictor.d4, "engine": predictor.engine.name, "exact": not fast}
@@ -143,11 +147,11 @@ def evaluate_control(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
-    def predict(rows: np.ndarray) -> np.ndarray:
+    def predict(_part: Part, rows: np.ndarray) -> np.ndarray:
         return control.predict(cohort.view(rows))
 
     val = split.rows(cohort, "val")
-    threshold = best_threshold(cohort.labels[val], predict(val))
+    threshold = best_threshold(cohort.labels[val], predict("val", val))
     with atomic_folder(Path(out)) as folder:
         metrics = _evaluate_parts(folder, record, cohort, split, predict, threshold, {})
         (folder / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
@@ -159,7 +163,7 @@ def _evaluate_parts(
     record: dict[str, Any],
     cohort: Cohort,
     split: Split,
-    predict: Callable[[np.ndarray], np.ndarray],
+    predict: Callable[[Part, np.ndarray], np.ndarray],
     threshold: float,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
@@ -178,7 +182,7 @@ def _evaluate_parts(
             record["test_opened"] += 1
             write_text(folder / "run.json", to_json(record))
         rows = split.rows(cohort, part, final_evaluation=True)
-        predictions = save_predictions(folder, part, cohort, rows, predict(rows))
+        predictions = save_predictions(folder, part, cohort, rows, predict(part, rows))
         table = join_labels(predictions, cohort.table.iloc[rows])
         y, p = table["label"].to_numpy(), table["prob"].to_numpy()
         metrics[part] = evaluate_predictions(table, threshold) | {

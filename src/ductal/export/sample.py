@@ -64,7 +64,9 @@ def take_sample(folder: Path, record: dict[str, Any], cohort: Path | None, preci
     what = "validation" if part == "val" else "training"
     calibration = None
     if precision == "int8":
-        calibration = patches.pixels[_evenly(split.rows(patches, "train"), CALIBRATION_PATCHES)]
+        # The networks of a cross-fitted ensemble were trained on its validation patients.
+        trained = split.rows(patches, "val" if split.cross_fitted else "train")
+        calibration = patches.pixels[_evenly(trained, CALIBRATION_PATCHES)]
     return Sample(
         patches.pixels[rows], f"{kind}{what} patches of the run's cohort", patches.labels[rows], calibration
     )

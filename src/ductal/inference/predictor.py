@@ -17,6 +17,7 @@ from ductal.loading.records import read_json
 PATCH_SHAPE = (50, 50, 3)
 MEMBERS = "members"  # folder of an ensemble's networks
 MAX_MEMBERS = 100
+Progress = Callable[[int, int], None]
 
 
 def predict_in_order(
@@ -25,7 +26,7 @@ def predict_in_order(
     rows: np.ndarray | None = None,
     *,
     batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Run a Keras model over `inputs[rows]` in the order of `rows`, nothing shuffled or augmented.
 
@@ -152,7 +153,7 @@ class Predictor:
         rows: np.ndarray | None = None,
         *,
         batch_size: int = 256,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Probability of IDC, float32 (n,), of uint8 RGB patches (n, 50, 50, 3), or of `patches[rows]`.
 
@@ -164,6 +165,17 @@ class Predictor:
         if found.shape[:2] == (1, 1) and (self.temperature, self.bias, only.temperature, only.bias) == (1, 0, 1, 0):
             return found[0, 0]
         return expit(self._calibrated(found).mean(axis=0)).astype(np.float32)
+
+    def logits(
+        self,
+        patches: np.ndarray,
+        rows: np.ndarray | None = None,
+        *,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Calibrated logit of IDC, float64 (n,), of what `predict` takes. Raises DataError as it does."""
+        return np.asarray(self._calibrated(self._raw(patches, rows, self.d4, batch_size, progress)).mean(axis=0))
 
     def predict_views(self, patches: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
         """Probability of IDC of each of the 8 rotations and flips of a patch, calibrated like the answer.
@@ -189,7 +201,7 @@ class Predictor:
         rows: np.ndarray | None,
         d4: bool,
         batch_size: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> np.ndarray:
         """What each network says of each view, float32 (members, views, n)."""
         check_patches(patches)

@@ -36,6 +36,7 @@ class RunProbabilities:
     Attributes:
         settings: threshold, temperature, bias and d4 of the run.
         roles: of each patient of the cohort, by id: "train", "val", "test", or "" for those in no part.
+        cross_fitted: whether validation patients trained some of the run's networks (see `Split.cross_fitted`).
         saved: patients whose patches the run has predicted already, all of them.
 
     Raises:
@@ -48,7 +49,7 @@ class RunProbabilities:
                 f"The patients of the cohort {cohort.info.name!r} are unknown, so no slide can be put together. "
                 "Use a cohort whose files have genuine names: <patient>_idx5_x<X>_y<Y>_class<C>.png."
             )
-        self.folder, self.cohort = Path(run_folder), cohort
+        self.folder, self.cohort, self.cross_fitted = Path(run_folder), cohort, split.cross_fitted
         self.settings = read_settings(self.folder)
         parts = split.part_of_rows(cohort)
         patient = cohort.table["patient"]
@@ -77,6 +78,7 @@ class RunProbabilities:
         Raises:
             DataError: an unknown patient.
             HeldOutError: a test patient that the final evaluation has not opened.
+            RunError: a validation patient of a cross-fitted ensemble whose probabilities are not all saved.
         """
         rows = {patient: self.rows(patient) for patient in patients}
         missing = [patient for patient in patients if patient not in self.saved]
@@ -85,6 +87,12 @@ class RunProbabilities:
             raise HeldOutError(
                 f"{', '.join(closed)}: test patients, which are opened by the final evaluation only. "
                 f"Run `ductal evaluate {self.folder}` first; it counts the opening."
+            )
+        mixed = [patient for patient in missing if self.cross_fitted and self.roles[patient] == "val"]
+        if mixed:
+            raise RunError(
+                f"{', '.join(mixed)} trained some networks of this cross-fitted ensemble, and not all patches have a "
+                f"saved probability by the others. Make it anew with this cohort: ductal ensemble."
             )
         found = {patient: self._saved[rows[patient]] for patient in patients if patient not in missing}
         if missing:

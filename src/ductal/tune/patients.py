@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 
 from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
-from ductal.data.split import PARTS, Split, group_ids
+from ductal.data.inner import inner_splits
+from ductal.data.split import Split
 from ductal.data.splitting import check_split_settings
-from ductal.data.stratify import balanced_parts
-from ductal.errors import DataError
 from ductal.experiment_data import audited, open_cohort, split_of
 
 if TYPE_CHECKING:
@@ -75,34 +73,3 @@ def open_patients(plan: Plan, console: Console, inner_folds: int | None) -> Pati
         inner.append(Audited(part, found))
     return Patients(cohort, split.identity, outer, tuple(inner))
 
-
-def inner_splits(cohort: Cohort, split: Split, folds: int, seed: int) -> list[Split]:
-    """Divide the training patients of `split` into `folds`; each is "val" once, the others are "train".
-
-    Raises:
-        DataError: there are too few of them for every fold to hold both classes.
-    """
-    rows = split.part_of_rows(cohort) == PARTS.index("train")
-    groups, number = np.unique(group_ids(cohort, split.by).to_numpy(dtype=str)[rows], return_inverse=True)
-    positives = np.bincount(number, weights=cohort.labels[rows] == 1, minlength=len(groups)).astype(np.int64)
-    negatives = np.bincount(number, minlength=len(groups)) - positives
-    fold = (
-        balanced_parts(negatives, positives, np.full(folds, 1 / folds), np.random.default_rng(seed))
-        if len(groups) >= folds
-        else np.zeros(len(groups), np.int64)
-    )
-    if not all(negatives[fold == k].any() and positives[fold == k].any() for k in range(folds)):
-        raise DataError(
-            f"The {len(groups)} training patients are too few for {folds} inner folds that each hold both classes. "
-            "Ask for fewer with --inner-folds, or prepare more patients."
-        )
-    return [
-        Split(
-            name=f"inner fold {k} of {folds}",
-            seed=seed,
-            by=split.by,
-            parts={"train": groups[fold != k].tolist(), "val": groups[fold == k].tolist(), "test": []},
-            notes=[f"training patients of the split {split.name!r} only"],
-        )
-        for k in range(folds)
-    ]
