@@ -108,7 +108,7 @@ def crossed(cohort: Cohort, folds: list[Split], tmp_path_factory: pytest.TempPat
 def test_it_is_evaluated_out_of_fold(crossed: Path, cohort: Cohort, folds: list[Split]) -> None:
     split = Split.load(crossed / "split.json")
     before = pd.read_parquet(crossed / "predictions" / "val.parquet")
-    metrics = evaluate(crossed, cohort, split)
+    metrics = evaluate(crossed, cohort, split, fast=True)  # made exactly, so that nothing is known yet
     after = pd.read_parquet(crossed / "predictions" / "val.parquet").set_index("patch_id")["prob"]
     np.testing.assert_allclose(after.loc[before["patch_id"]], before["prob"], atol=1e-6)
     rows = split.rows(cohort, "val")
@@ -119,6 +119,16 @@ def test_it_is_evaluated_out_of_fold(crossed: Path, cohort: Cohort, folds: list[
     assert record["split"]["counts"]["train"]["patients"] == 0
     assert record["split"]["trained_on"] == max(len(fold.rows(cohort, "train")) for fold in folds)
     assert "cross-fitted: each validation patient" in (crossed / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_was_computed_when_it_was_made_is_not_computed_again(
+    crossed: Path, cohort: Cohort, tmp_path: Path
+) -> None:
+    run = shutil.copytree(crossed, tmp_path / "run")
+    split = Split.load(run / "split.json")
+    totals: set[int] = set()
+    evaluate(run, cohort, split, progress=lambda _, total: totals.add(total))
+    assert totals == {2 * len(split.rows(cohort, "test", final_evaluation=True))}
 
 
 def test_a_threshold_is_chosen_anew_out_of_fold(crossed: Path, cohort: Cohort, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def combine(
         record = _record(out.name, records, cohort, split, audit, d4=d4, rule=rule)
         record["split"]["trained_on"] = max(one["split"]["trained_on"] for one in records)
         record["timings"] = {"combine_seconds": time.perf_counter() - started}
+        record["exact"] = not fast  # how predictions/val.parquet was computed
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
         save_predictions(folder, "val", cohort, rows, judged.probs)

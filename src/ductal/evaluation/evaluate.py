@@ -36,7 +36,7 @@ from ductal.evaluation.report import write_run_report
 from ductal.evaluation.temperature import Scaling
 from ductal.files import atomic_folder, write_text
 from ductal.inference.predictor import Predictor
-from ductal.loading.records import read_json
+from ductal.loading.records import read_json, read_table
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 
 Progress = Callable[[int, int], None]
@@ -83,7 +83,7 @@ def evaluate(
     predictor = Predictor.from_run(folder, exact=not fast)  # figures should not depend on the machine
     settings = _read_json(folder / "calibration.json")
     members = member_splits(folder) if split.cross_fitted else []
-    known: dict[Part, np.ndarray] = {}
+    known = _known(folder, record, cohort, split, exact=not fast)
 
     def predict(part: Part, rows: np.ndarray) -> np.ndarray:
         if part not in known and part == "val" and split.cross_fitted:
@@ -103,6 +103,21 @@ def evaluate(
     write_text(folder / "metrics.json", to_json(metrics))
     _write_findings(folder, record, cohort, settings)
     return metrics
+
+
+def _known(
+    folder: Path, record: dict[str, Any], cohort: Cohort, split: Split, *, exact: bool
+) -> dict[Part, np.ndarray]:
+    """What an ensemble has computed already when it was made: validation predictions, in the same precision."""
+    if record.get("exact") is not exact:
+        return {}
+    rows = split.rows(cohort, "val")
+    try:
+        saved = read_table(folder / "predictions" / "val.parquet", ["patch_id", "prob"])
+    except (OSError, ValueError):
+        return {}
+    same = saved["patch_id"].tolist() == cohort.table["patch_id"].iloc[rows].tolist()
+    return {"val": saved["prob"].to_numpy(np.float32)} if same else {}
 
 
 def _write_findings(folder: Path, record: dict[str, Any], cohort: Cohort, settings: dict[str, Any]) -> None:
