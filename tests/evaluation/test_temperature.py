@@ -11,7 +11,7 @@ from scipy.special import expit
 from ductal.errors import RunError
 from ductal.evaluation.calibration import negative_log_likelihood
 from ductal.evaluation.metrics import binary_metrics
-from ductal.evaluation.temperature import Scaling, cross_fitted, fit_platt, fit_temperature
+from ductal.evaluation.temperature import Scaling, bias_helps, cross_fitted, fit_platt, fit_temperature
 from ductal.inference.predictor import Predictor
 
 SCORES = st.sampled_from([0.0, 1e-9, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]) | st.floats(0, 1)
@@ -39,6 +39,21 @@ def test_platt_finds_the_bias_of_class_weights() -> None:
     found = fit_platt(y, p)
     assert (found.temperature, found.bias) == pytest.approx((2.0, -0.9), abs=0.08)
     assert negative_log_likelihood(y, found.apply(p)) < negative_log_likelihood(y, fit_temperature(y, p).apply(p))
+
+
+def test_a_bias_is_taken_where_other_patients_gain_from_it() -> None:
+    y, p = drawn(6_000, 2.0, bias=-0.9)
+    who = np.repeat(np.arange(40).astype(str), 150)
+    assert bias_helps(y, p, who)
+    few = np.repeat(np.arange(5).astype(str), 1_200)
+    assert not bias_helps(y, p, few)
+    assert not bias_helps(y, p, np.where(who == "3", "", who))
+
+
+def test_a_bias_is_left_out_where_there_is_none() -> None:
+    who = np.repeat(np.arange(40).astype(str), 100)
+    taken = [bias_helps(*drawn(4_000, 2.0, seed=seed), who) for seed in range(20)]
+    assert sum(taken) <= 6  # a gain beyond one standard error comes by chance, too, but seldom
 
 
 @settings(max_examples=200, deadline=None)

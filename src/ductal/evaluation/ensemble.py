@@ -79,7 +79,7 @@ def combine(
             probs = out_of_fold(predictor, splits, cohort, rows, progress)
         else:
             probs = predictor.predict(cohort.pixels, rows, progress=progress)
-        judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule), "temperature")
+        judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule))
         first = read_json(runs[0] / "calibration.json")
         kept = {name: first[name] for name in ("labels", "patch_size", "spacing_um")}
         (folder / "calibration.json").write_text(to_json(judged.settings | always | kept), encoding="utf-8")

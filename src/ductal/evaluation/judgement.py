@@ -13,7 +13,7 @@ from ductal.evaluation.arrays import Floats
 from ductal.evaluation.calibration import calibration_intervals, calibration_scores
 from ductal.evaluation.decision import ThresholdRule, sensitivity_at_specificity
 from ductal.evaluation.selective import abstention_for_error, aurc, within_limits
-from ductal.evaluation.temperature import Scaling, cross_fitted, fit_platt, fit_temperature
+from ductal.evaluation.temperature import Scaling, bias_helps, cross_fitted, fit_platt, fit_temperature
 
 MAX_ERROR = 0.05  # of the calls that are left when a model abstains from the unsure ones
 SPECIFICITIES = (0.90, 0.95)
@@ -38,7 +38,9 @@ class Judged:
     settings: dict[str, Any]
 
 
-def judge(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike, rule: ThresholdRule, fit: Fit) -> Judged:
+def judge(
+    y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike, rule: ThresholdRule, fit: Fit | None = None
+) -> Judged:
     """Calibrate on validation patients, then choose threshold and abstention on the calibrated probabilities.
 
     Args:
@@ -46,11 +48,13 @@ def judge(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike, rule: Thres
         p: the network's probabilities of IDC, shape (n,).
         groups: patients (or content hashes where unknown), shape (n,).
         rule: how the threshold is chosen.
-        fit: "platt" adds a bias, for networks trained with class weights.
+        fit: "platt" adds a bias to the temperature, for networks trained with class weights; None adds one where it
+            helps on patients it was not fitted on.
 
     Raises:
         RunError: a probability is nan (the training diverged), or as `binary_metrics`.
     """
+    fit = fit or ("platt" if bias_helps(y, p, groups) else "temperature")
     scaling = FITS[fit](y, p, groups)
     probs = scaling.apply(p).astype(np.float32)
     decided = _decided(y, probs, rule)

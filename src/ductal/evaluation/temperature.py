@@ -20,6 +20,7 @@ from ductal.evaluation.arrays import Floats, Ints, checked, expit, logit, patien
 
 TEMPERATURES = (0.1, 10.0)  # networks need 1 to 3; beyond these, something else is wrong
 BIASES = (-10.0, 10.0)
+BIAS_PATIENTS = 20
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ def fit_platt(y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike | None
     """Temperature and bias with the smallest negative log likelihood (Platt 1999, on logits, plain targets).
 
     For networks trained with `class_weights`: weighting shifts all logits by about the logarithm of the
-    ratio of the weights, which no temperature undoes. Not the default, because the bias takes over the share of
-    IDC among the validation patients, and that share differs widely between patients.
+    ratio of the weights, which no temperature undoes. For others only where `bias_helps`, because the bias takes
+    over the share of IDC among the validation patients, and that share differs widely between patients.
 
     Arguments, weighting and fallback are those of `fit_temperature`.
 
@@ -168,6 +169,38 @@ def cross_fitted(
         result[own], fold[own] = scaling.apply(probs[own]), number
         scalings.append(scaling)
     return CrossFit(result, fold, tuple(scalings))
+
+
+def bias_helps(y: npt.ArrayLike, p: npt.ArrayLike, patients: npt.ArrayLike) -> bool:
+    """Whether a bias besides the temperature makes probabilities better on patients it was not fitted on.
+
+    Both are cross-fitted over patients. The bias helps where the mean log loss of the patients falls by more than
+    its standard error over patients. A bias takes over the share of IDC of the patients it is fitted on, so with few
+    patients, whose share is a matter of luck, it has to be left out.
+
+    Args:
+        y: labels, shape (n,).
+        p: probabilities of IDC, shape (n,).
+        patients: ids, shape (n,).
+
+    Returns:
+        False with fewer than `BIAS_PATIENTS` patients, or with patches whose patient is unknown.
+
+    Raises:
+        RunError: as `fit_temperature`.
+    """
+    ids = np.asarray(patients).astype(str)
+    names, number = np.unique(ids, return_inverse=True)
+    if names.size < BIAS_PATIENTS or "" in names:
+        return False
+    truth, _ = checked(y, p)
+    losses = []
+    for fit in (fit_temperature, fit_platt):
+        probs = cross_fitted(y, p, ids, fit).probs.clip(1e-7, 1 - 1e-7)
+        loss = -np.log(np.where(truth == 1, probs, 1 - probs))
+        losses.append(np.bincount(number, weights=loss) / np.bincount(number))
+    gain = losses[0] - losses[1]
+    return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(names.size))
 
 
 _OUTSIDE = (
