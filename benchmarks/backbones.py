@@ -102,14 +102,14 @@ def row(found: dict[str, Any]) -> str:
     )
 
 
-def write_table(path: Path, lines: list[str]) -> None:
+def write_table(path: Path, lines: list[str], marks: tuple[str, str] = MARKS) -> None:
     """Put `lines` between the marks in the file `path`."""
     text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(MARKS[0])
-    _, mark, after = rest.partition(MARKS[1])
+    before, _, rest = text.partition(marks[0])
+    _, mark, after = rest.partition(marks[1])
     if not mark:
-        sys.exit(f"{path} lacks the marks {MARKS[0]} and {MARKS[1]} to write between.")
-    path.write_text("\n".join([before + MARKS[0], "", *lines, "", mark]) + after, encoding="utf-8")
+        sys.exit(f"{path} lacks the marks {marks[0]} and {marks[1]} to write between.")
+    path.write_text("\n".join([before + marks[0], "", *lines, "", mark]) + after, encoding="utf-8")
 
 
 def main() -> None:

@@ -47,6 +47,11 @@ RECIPES: dict[str, Recipe] = {
     "cached": small_recipe(
         stage("head", epochs=2, **_WATCH), stage("top", ["block2"], 2, **_WATCH), cached_views=2, batch_size=16
     ),
+    "extras": small_recipe(
+        stage("head", **_WATCH),
+        stage("all", "all", 3, 3e-2, **_WATCH),
+        ema=0.9, mixup=0.4, cutmix=1.0, sampling="patients", augment={"randaugment": {"operations": 2}},
+    ),
 }
 
 

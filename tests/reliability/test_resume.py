@@ -44,7 +44,7 @@ def epochs(run: Path) -> list[str]:
 
 
 def test_the_recipes_of_these_tests_do_what_they_are_for(whole: Callable[[str], Path]) -> None:
-    kinds = ("plateau", "cosine", "cached")
+    kinds = ("plateau", "cosine", "cached", "extras")
     records = {kind: json.loads((whole(kind) / "run.json").read_text()) for kind in kinds}
     assert records["cached"]["feature_cache"].startswith("2 views")
     assert len(records["cosine"]["stages_given_up"]) == 1
@@ -55,7 +55,7 @@ def test_the_recipes_of_these_tests_do_what_they_are_for(whole: Callable[[str], 
     assert not history["best"].iloc[-1]  # so that weights come back
 
 
-KILLS = [("plateau", "batch", 18), ("plateau", "write", 40), ("cached", "rename", 1)]
+KILLS = [("plateau", "batch", 18), ("plateau", "write", 40), ("cached", "rename", 1), ("extras", "batch", 9)]
 
 
 @pytest.mark.parametrize(("kind", "where", "number"), KILLS)
@@ -105,7 +105,7 @@ def test_interrupted_at_every_epoch_one_after_the_other(
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
-@pytest.mark.parametrize(("kind", "batches"), [("cosine", 13), ("cached", 19)])
+@pytest.mark.parametrize(("kind", "batches"), [("cosine", 13), ("cached", 19), ("extras", 7)])
 def test_interrupted_within_epochs(
     kind: str,
     batches: int,

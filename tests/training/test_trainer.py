@@ -228,10 +228,10 @@ def test_monitoring_the_loss_looks_for_the_smallest_and_warm_up_rises(
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
 
 
-def test_the_cosine_falls_to_nothing_and_no_plateau_interferes(
+def test_the_cosine_falls_to_nothing(
     tiny_cohort: Cohort, split: Split, tmp_path: Path
 ) -> None:
-    settings = {"schedule": "cosine", "warmup_steps": 3, "reduce_lr": {"monitor": "val_loss", "patience": 1}}
+    settings = {"schedule": "cosine", "warmup_steps": 3}
     recipe = small_recipe(stage("all", "all", 4, early_stopping={"patience": 9}, **settings))
     _, history, _ = read(train_small(recipe, tiny_cohort, split, tmp_path / "run"))
     steps = -(-len(split.rows(tiny_cohort, "train")) // recipe.batch_size)

@@ -84,7 +84,8 @@ def _model(run: RunRecord) -> Answers:
         "ensemble": f"{len(members) or 'No'} networks joined" + (", " if d4 else ".")
         + ("averaged over 8 flips and rotations." if d4 else ""),
         "imbalance": "" if weights is None else "Loss weighted by class." if weights else
-        "None: figures are at the natural prevalence.",
+        "Training patches drawn so that both classes are equally frequent; figures are at the natural prevalence."
+        if recipe.get("sampling", "patches") != "patches" else "None: figures are at the natural prevalence.",
         "calibration": _joined([(name, calibration[name]) for name in ("Calibration", "Temperature", "Bias")])
         if calibration else "",
         "threshold": _joined([("Output", told["Output"]), *((name, calibration[name]) for name in (

@@ -120,9 +120,13 @@ def training_facts(run: RunRecord) -> Pairs:
         *stages,
         ("Epochs", trained),
         ("Stages given up", "; ".join(record.get("stages_given_up") or ["none"])),
-        ("Loss", f"binary cross-entropy, label smoothing {recipe.get('label_smoothing', UNKNOWN)}, class weights "
-         + _yes_no(recipe.get("class_weights"))),
-        ("Augmentation, of training patches only", _settings_words(recipe.get("augment"))),
+        ("Loss", _loss_words(recipe)),
+        ("Sampling", {
+            "patches": "each patch once an epoch", "classes": "both classes equally often",
+            "patients": "both classes equally often, and within a class each patient as far as their patches reach",
+        }.get(str(recipe.get("sampling", "patches")), UNKNOWN)),
+        ("Moving average of weights", _decay_words(recipe.get("ema"))),
+        ("Augmentation, of training patches only", _augment_words(recipe)),
         ("Batch size", str(recipe.get("batch_size", UNKNOWN))),
         *_circumstances(run),
     ]  # fmt: skip
@@ -194,6 +198,24 @@ def _stage_words(stage: Mapping[str, Any]) -> str:
     )
 
 
+def _loss_words(recipe: Mapping[str, Any]) -> str:
+    gamma, neighbours = recipe.get("focal_gamma"), recipe.get("neighbour_smoothing")
+    loss = f"focal loss, gamma {gamma}" if gamma else "binary cross-entropy"
+    smoothing = f"label smoothing {recipe.get('label_smoothing', UNKNOWN)}"
+    if neighbours:
+        smoothing += f", {neighbours} by neighbours of the other class"
+    return f"{loss}, {smoothing}, class weights {_yes_no(recipe.get('class_weights'))}"
+
+
+def _augment_words(recipe: Mapping[str, Any]) -> str:
+    mixed = [f"{key} {recipe[key]}" for key in ("mixup", "cutmix") if recipe.get(key)]
+    return ", ".join([_settings_words(recipe.get("augment")), *mixed])
+
+
+def _decay_words(decay: float | None) -> str:
+    return f"decay {decay} a step; it is what was validated and saved" if decay else "none"
+
+
 def _settings_words(settings: Mapping[str, Any] | None) -> str:
     if not settings:
         return UNKNOWN
@@ -203,6 +225,8 @@ def _settings_words(settings: Mapping[str, Any] | None) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return _yes_no(value)
+    if value is None or isinstance(value, Mapping):
+        return f"({_settings_words(value)})" if value else "none"
     return (" ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ductal.evaluation.metrics import binary_metrics
 from ductal.inference.predictor import predict_in_order
-from ductal.training.recipe import Monitor, Stage
+from ductal.training.recipe import Monitor, ReduceLROnPlateau, Stage
 
 COLLAPSE_SHARE = 0.995  # this share of validation patches in one class at 0.5 is a collapse
 COUNTS = ("tp", "tn", "fp", "fn")
@@ -163,7 +163,7 @@ def stage_callbacks(stage: Stage, steps: int) -> list[keras.callbacks.Callback]:
     def mode(monitor: str) -> str:
         return "min" if monitor == "val_loss" else "max"
 
-    stop, plateau = stage.early_stopping, stage.reduce_lr
+    stop, plateau = stage.early_stopping, stage.reduce_lr or ReduceLROnPlateau()
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.EarlyStopping(
             monitor=stop.monitor, mode=mode(stop.monitor), patience=stop.patience, restore_best_weights=True

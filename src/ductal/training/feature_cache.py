@@ -18,6 +18,7 @@ import tensorflow as tf
 from ductal.training.network import Network, set_trainable
 from ductal.training.pipeline import epoch_order, prefetched
 from ductal.training.recipe import Recipe
+from ductal.training.sampling import Expected
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ class CachedFeed:
         *,
         batch_size: int,
         seed: int,
+        expected: Expected | None = None,
     ) -> None:
-        self.views = views
+        self.views, self._expected = views, expected
         self.labels = labels.astype(np.float32)[:, None]
         self.weights = weights.astype(np.float32)
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
@@ -75,10 +77,10 @@ class CachedFeed:
     def _batches(self, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
         views, n = len(self.views), len(self.labels)
         view = np.random.default_rng([self.seed, self.epoch, views]).integers(0, views, size=(n,))
-        for chosen, _ in epoch_order(self.seed, self.epoch, n, self.batch_size, skip):
+        for chosen, places in epoch_order(self.seed, self.epoch, n, self.batch_size, skip, self._expected):
             features = np.empty((len(chosen), *self.views[0].shape[1:]), np.float32)
             for number, stored in enumerate(self.views):
-                drawn = view[chosen] == number
+                drawn = view[places] == number
                 features[drawn] = stored[chosen[drawn]]
             yield features, self.labels[chosen], self.weights[chosen]
 

@@ -200,7 +200,7 @@ class _Store:
         self, needs: dict[str, _Need], view: int | None, tick: Callable[[int], None], done: int
     ) -> int:
         chosen = self._rows["val" if view is None else "train"]
-        numbers = None if view is None else draws(self._seed, FIRST_VIEW + view, len(chosen))
+        numbers = None if view is None else self._draws(view)
         forward = self._forward(needs)
         augment = make_augment(self._recipe.augment)
         size = max(8, min(256, _FORWARD_PIXELS // self._recipe.input_px**2))
@@ -222,6 +222,9 @@ class _Store:
             for target in maps.values():
                 target.flush()
         return done
+
+    def _draws(self, view: int) -> np.ndarray:
+        return draws(self._seed, FIRST_VIEW + view, len(self._rows["train"]), self._recipe.augment)
 
     def _forward(self, needs: dict[str, _Need]) -> Callable[[Any], dict[str, Any]]:
         names = tuple(sorted(needs))

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from ductal.training.augment import DRAWS, draws, make_augment
+from ductal.training.augment import draws, make_augment
+from ductal.training.mixing import MIXING_DRAWS, mix, mixing_draws
 from ductal.training.recipe import Augment
+from ductal.training.sampling import Expected, draw_epoch
 
 
 class TrainingFeed:
@@ -23,6 +25,8 @@ class TrainingFeed:
         rows: int64 (n,), the training rows of `pixels`.
         labels: int (n,), 1 = IDC, for each of `rows`.
         weights: float32 (n,), the weight of each patch in the loss.
+        expected: how often each patch is drawn; None draws each once.
+        mixup, cutmix: see `ductal.training.mixing`; 0 mixes none.
     """
 
     def __init__(
@@ -35,12 +39,16 @@ class TrainingFeed:
         augment: Augment,
         batch_size: int,
         seed: int,
+        expected: Expected | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         self.pixels, self.rows = pixels, rows
         self.labels = labels.astype(np.float32)[:, None]
         self.weights = weights.astype(np.float32)
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
-        self._augment = make_augment(augment)
+        self._expected, self._mixed = expected, (mixup, cutmix)
+        self._settings, self._augment = augment, make_augment(augment)
 
     @property
     def steps(self) -> int:
@@ -48,9 +56,14 @@ class TrainingFeed:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def _batches(self, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
-        for chosen, numbers in epoch_order(self.seed, self.epoch, len(self.rows), self.batch_size, skip):
+        n = len(self.rows)
+        numbers = draws(self.seed, self.epoch, n, self._settings)
+        mixing = np.empty((n, 0), np.float32)
+        if any(self._mixed):
+            mixing = mixing_draws(self.seed, self.epoch, n, *self._mixed)
+        for chosen, places in epoch_order(self.seed, self.epoch, n, self.batch_size, skip, self._expected):
             patches = self.pixels[self.rows[chosen]]
-            yield patches, numbers, self.labels[chosen], self.weights[chosen]
+            yield patches, numbers[places], mixing[places], self.labels[chosen], self.weights[chosen]
 
     def dataset(self, skip: int = 0) -> tf.data.Dataset:
         """Batches of (patches uint8, label float32 (b, 1), weight float32 (b,)) from number `skip` on."""
@@ -59,13 +72,19 @@ class TrainingFeed:
             lambda: self._batches(skip),
             output_signature=(
                 tf.TensorSpec((None, *side), tf.uint8),
-                tf.TensorSpec((None, DRAWS), tf.float32),
+                tf.TensorSpec((None, None), tf.float32),
+                tf.TensorSpec((None, MIXING_DRAWS if any(self._mixed) else 0), tf.float32),
                 tf.TensorSpec((None, 1), tf.float32),
                 tf.TensorSpec((None,), tf.float32),
             ),
         )
-        ready = raw.map(lambda x, numbers, y, w: (self._augment(x, numbers), y, w), num_parallel_calls=2)
-        return prefetched(ready, self.steps - skip)
+        return prefetched(raw.map(self._finished, num_parallel_calls=2), self.steps - skip)
+
+    def _finished(
+        self, patches: tf.Tensor, numbers: tf.Tensor, mixing: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        patches = self._augment(patches, numbers)
+        return mix(patches, labels, weights, mixing) if any(self._mixed) else (patches, labels, weights)
 
 
 def prefetched(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
@@ -80,14 +99,23 @@ def prefetched(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
 
 
 def epoch_order(
-    seed: int, epoch: int, n: int, batch_size: int, skip: int = 0
+    seed: int, epoch: int, n: int, batch_size: int, skip: int = 0, expected: Expected | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of (positions int64 (b,), draws float32 (b, DRAWS)) in the order of that epoch, from number `skip`."""
-    numbers = draws(seed, epoch, n)
+    """Batches in the order of that epoch, from number `skip` on.
+
+    Args:
+        n: patches, and places in an epoch.
+        expected: how often each patch is drawn; None draws each once.
+
+    Yields:
+        (patches int64 (b,), places int64 (b,)): numbers drawn for the epoch are looked up by place. They are the
+        same where each patch is drawn once.
+    """
+    drawn = np.arange(n) if expected is None else draw_epoch(expected, seed, epoch)
     order = np.random.default_rng([seed, epoch]).permutation(n)
     for start in range(skip * batch_size, n, batch_size):
-        chosen = order[start : start + batch_size]
-        yield chosen, numbers[chosen]
+        places = order[start : start + batch_size]
+        yield drawn[places], places
 
 
 def balanced_weights(labels: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from pydantic import (
 
 from ductal.errors import RecipeError, RunError
 from ductal.evaluation.decision import ThresholdRule
+from ductal.training import combinations
 from ductal.training.backbones import BACKBONES, SMALLEST_PX
 
 # The six models of the comparison, in the order of its table.
@@ -49,6 +50,13 @@ class Head(_Settings):
     dropout: Fraction = 0.0
 
 
+class RandAugment(_Settings):
+    """As many `operations`, drawn for each patch from those of `ductal.training.randaugment`, up to `strength`."""
+
+    operations: int = Field(default=2, ge=1, le=9)
+    strength: float = Field(default=0.3, gt=0.0, le=1.0)
+
+
 class Augment(_Settings):
     """Random changes to training patches; validation and test patches never see them."""
 
@@ -57,6 +65,7 @@ class Augment(_Settings):
     zoom: Fraction = 0.0
     shift: Fraction = 0.0  # of the patch side
     stain: Fraction = 0.0  # jitter of haematoxylin and eosin in optical density (Tellez et al. 2019)
+    randaugment: RandAugment | None = None  # some further operations, drawn for each patch
 
 
 class EarlyStopping(_Settings):
@@ -88,12 +97,20 @@ class Stage(_Settings):
     quick_epochs: PositiveInt = 1
     learning_rate: float = Field(gt=0.0, le=1.0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
-    weight_decay: float = Field(default=1e-4, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0, lt=1.0)  # of "adamw", where it is 1e-4 when left out
     warmup_steps: int = Field(default=0, ge=0)  # batches over which the rate rises from 0; a third of them at most
-    # "plateau" is `reduce_lr`; "cosine" falls to 0 over all epochs of the stage, and `reduce_lr` is not used
-    schedule: Literal["plateau", "cosine"] = "plateau"
+    schedule: Literal["plateau", "cosine"] = "plateau"  # "cosine" falls to 0 over all epochs of the stage
     early_stopping: EarlyStopping = EarlyStopping()
-    reduce_lr: ReduceLROnPlateau = ReduceLROnPlateau()
+    reduce_lr: ReduceLROnPlateau | None = None  # of "plateau", where it has its defaults when left out
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, settings: Any) -> Any:
+        return combinations.filled_in(settings) if isinstance(settings, dict) else settings
+
+    @model_validator(mode="after")
+    def _everything_has_an_effect(self) -> Stage:
+        return combinations.accept(self, combinations.stage_mistakes(self))
 
 
 class Recipe(_Settings):
@@ -108,9 +125,14 @@ class Recipe(_Settings):
     batch_size: int = Field(default=64, ge=2, le=4096)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # auto: what is timed fastest
     class_weights: bool = False
+    # How patches are drawn: each once an epoch; both classes equally often; and within a class each patient
+    sampling: Literal["patches", "classes", "patients"] = "patches"
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     neighbour_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)  # by the share of the 8 neighbours that disagree
     focal_gamma: float = Field(default=0.0, ge=0.0, le=5.0)  # 0 is plain cross-entropy
+    mixup: float = Field(default=0.0, ge=0.0, le=10.0)  # alpha of the beta distribution that patches are mixed by
+    cutmix: float = Field(default=0.0, ge=0.0, le=10.0)  # the same, of a rectangle from another patch; 0 is none
+    ema: Fraction = 0.0  # decay a step of the moving average of the weights that is validated and saved; 0 is none
     threshold: str = "balanced_accuracy"  # rule on validation patients; or sensitivity:0.95, or cost:5
     cached_views: int = Field(default=0, ge=0, le=64)
     head: Head = Head()
@@ -144,6 +166,15 @@ class Recipe(_Settings):
                         'which can never learn; use unfreeze = "all" or weights = "imagenet"'
                     )
         return self
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> Recipe:
+        return combinations.accept(self, combinations.recipe_mistakes(self))
+
+    @property
+    def rebalanced(self) -> bool:
+        """Whether training shows the classes at another prevalence than the patches have."""
+        return self.class_weights or self.sampling != "patches"
 
     def for_profile(self, profile: Literal["quick", "full"]) -> Recipe:
         """The recipe as `profile` runs it: "quick" shortens stages and may use a smaller input.
@@ -222,7 +253,7 @@ def _explain(error: ValidationError) -> list[str]:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key; allowed here: {', '.join(_allowed_keys(place[:-1]))}"
-        elif problem["type"] != "missing" and place:
+        elif problem["type"] != "missing" and place and not isinstance(problem["input"], dict):
             message = f"{message}. Received: {problem['input']!r}"
         lines.setdefault(key, f"{key}: {message}")
         if "unfreeze" in place:
@@ -241,6 +272,7 @@ def _allowed_keys(place: tuple[int | str, ...]) -> list[str]:
     tables: dict[str, type[_Settings]] = {
         "head": Head,
         "augment": Augment,
+        "randaugment": RandAugment,
         "stages": Stage,
         "early_stopping": EarlyStopping,
         "reduce_lr": ReduceLROnPlateau,

@@ -1,8 +1,8 @@
 """From a stage that trains to a checkpoint, and back: a resumed training goes on as if it had never stopped.
 
-What changes while a stage trains is in the checkpoint: weights, the optimizer with its step and rate, the state of
-Dropout's random generators, what EarlyStopping, ReduceLROnPlateau and the schedule remember, the history. The order
-of patches and their augmentation are keyed by (seed, epoch, patch) and need no state.
+What changes while a stage trains is in the checkpoint: weights and their moving average, the optimizer with its step
+and rate, the state of Dropout's random generators, what EarlyStopping, ReduceLROnPlateau and the schedule remember,
+the history. The order of patches, their augmentation and mixing are keyed by (seed, epoch, patch) and need no state.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from ductal.training.averaging import WeightAverage
 from ductal.training.callbacks import EpochRecord, Schedule
 from ductal.training.checkpoint import Arrays, Checkpoint
 
@@ -26,6 +27,7 @@ _REMEMBERED = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
     Schedule: ("done",),
+    WeightAverage: ("done",),
 }
 
 
@@ -41,6 +43,7 @@ class StageCheckpoints(keras.callbacks.Callback):
         others: the callbacks whose state belongs to the training.
         before: weights of the whole network that the stage began with.
         saved: the checkpoint to go on from, made in this stage; its arrays are taken. None begins the stage.
+        average: of the weights, where there is one.
 
     Attributes:
         last: the checkpoint of the epoch that `saved` lay within, when it is over.
@@ -54,9 +57,11 @@ class StageCheckpoints(keras.callbacks.Callback):
         others: Sequence[keras.callbacks.Callback],
         before: Arrays,
         saved: Checkpoint | None,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
-        self._job, self._number, self._record, self._others = job, number, record, others
+        self._job, self._number, self._record, self._average = job, number, record, average
+        self._others = [*others, average] if average else others
         self._before, self._saved = before, saved
         self._best: Arrays = saved.groups["best"] if saved else []
         self._skipped = saved.batch if saved else 0
@@ -82,6 +87,8 @@ class StageCheckpoints(keras.callbacks.Callback):
                 setattr(callback, name, self._saved.facts["callbacks"][type(callback).__name__][name])
             if isinstance(callback, keras.callbacks.EarlyStopping):
                 callback.best_weights = best
+        if self._average:
+            self._average.restore(groups["average"], within_epoch=bool(self._saved.batch))
         self._metrics = groups["metrics"]
         groups.clear()  # as much again as the model and its optimizer, which have it now
 
@@ -130,6 +137,7 @@ class StageCheckpoints(keras.callbacks.Callback):
             "optimizer": _copies(self.model.optimizer.variables),
             "random": _copies(_random_states(job.network.model)),
             "metrics": _copies(self.model.metrics_variables) if batch else [],
+            "average": self._average.arrays() if self._average else [],
             "val_probs": [job.val_probs, record.best_probs],
         }
         checkpoint = Checkpoint(record.first_epoch + epochs, batch, facts, groups)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from ductal.data.cohort import Cohort
+from ductal.training.averaging import WeightAverage
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, stage_callbacks
 from ductal.training.checkpoint import Arrays, Checkpoint, Checkpoints
 from ductal.training.feature_cache import CachedFeatures, CachedFeed
@@ -24,6 +25,7 @@ from ductal.training.precision import Choice
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe, Stage
 from ductal.training.resume import StageCheckpoints, epochs_left
+from ductal.training.sampling import Expected, expected_draws
 from ductal.training.targets import make_loss, on_nearest_class, training_labels
 
 
@@ -55,6 +57,11 @@ class Job:
     def weights(self) -> np.ndarray:
         labels = self.labels["train"]
         return balanced_weights(labels) if self.recipe.class_weights else np.ones(len(labels), np.float32)
+
+    @property
+    def expected(self) -> Expected | None:
+        rows = self.rows["train"]
+        return expected_draws(self.recipe.sampling, self.labels["train"], self.cohort.groups[rows])
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, besides arrays."""
@@ -139,7 +146,8 @@ def _fit(
         record.rows, record.best_row = saved.facts["rows"], saved.facts["best_row"]
         record.best_probs, record.earlier_seconds = saved.groups["val_probs"][1], saved.facts["epoch_seconds"]
     others = stage_callbacks(stage, feed.steps)
-    keeper = StageCheckpoints(job, number, record, others, before, saved)
+    average = WeightAverage(job.recipe.ema) if job.recipe.ema else None
+    keeper = StageCheckpoints(job, number, record, others, before, saved, average)
     if begun < ends:
         begin(first_epoch + begun + 1)
     model.fit(
@@ -148,7 +156,7 @@ def _fit(
         epochs=ends,
         verbose=0,
         shuffle=False,  # the feed shuffles
-        callbacks=[record, *others, BatchTicks(job.progress.tick, skip), keeper],
+        callbacks=[*filter(None, [average]), record, *others, BatchTicks(job.progress.tick, skip), keeper],
     )
     return record, keeper.last
 
@@ -158,14 +166,15 @@ def _inputs(
 ) -> tuple[keras.Model, TrainingFeed | CachedFeed, np.ndarray, np.ndarray | None]:
     """The model that trains, its feed, and the validation inputs with their rows (None for all)."""
     labels = training_labels(job.cohort, job.rows["train"], job.recipe.neighbour_smoothing)
-    settings = {"batch_size": job.recipe.batch_size, "seed": job.seed}
+    settings: dict[str, Any] = {"batch_size": job.recipe.batch_size, "seed": job.seed, "expected": job.expected}
     if cached is not None:
         cut, features = cached
         feed = CachedFeed(features.train, labels, job.weights, **settings)
         return keras.Model(cut, job.network.model.output), feed, features.val, None
     patches = TrainingFeed(
-        job.cohort.pixels, job.rows["train"], labels, job.weights, augment=job.recipe.augment, **settings
-    )
+        job.cohort.pixels, job.rows["train"], labels, job.weights,
+        augment=job.recipe.augment, mixup=job.recipe.mixup, cutmix=job.recipe.cutmix, **settings,
+    )  # fmt: skip
     return job.network.model, patches, job.cohort.pixels, job.rows["val"]
 
 

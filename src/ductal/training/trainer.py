@@ -239,7 +239,7 @@ def _write_run(folder: Path, model: keras.Model, job: Job, split: Split, record:
     rows, rule = job.rows["val"], ThresholdRule.parse(job.recipe.threshold)
     judged = judge(
         job.labels["val"], job.val_probs, job.cohort.groups[rows], rule,
-        "platt" if job.recipe.class_weights else None,
+        "platt" if job.recipe.rebalanced else None,
     )
     calibration = judged.settings | {
         "labels": LABELS,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ductal.errors import RecipeError
+from ductal.training.combinations import without_idle
 from ductal.training.recipe import Recipe, parse_recipe
 from ductal.tune.parameters import PARAMETERS, Parameter, explain
 
@@ -73,6 +74,9 @@ class Space:
     def apply(self, recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         """`recipe` with other values, validated as if it had been read from a file.
 
+        What a value leaves without effect, such as `reduce_lr` beside a cosine, is dropped, for each key is drawn for
+        itself.
+
         Raises:
             RecipeError: the values do not go together.
         """
@@ -82,6 +86,8 @@ class Space:
             place = _get(settings, path)
             key_there: Any = int(last) if isinstance(place, list) else last
             place[key_there] = value
+        if isinstance(settings["stages"], list):
+            settings["stages"] = [without_idle(stage) for stage in settings["stages"]]
         return parse_recipe(settings, f"A recipe drawn from {self.origin}")
 
     def as_json(self) -> dict[str, Any]:
