@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ductal.api import train
+    from ductal.cluster.slides import analyse_slides_on
     from ductal.data.audit import audit_split
     from ductal.data.cohort import Cohort
     from ductal.data.fetch import fetch
@@ -42,6 +43,7 @@ _HOME = {
     "Split": "ductal.data.split",
     "analyse_slide": "ductal.slides.analyse",
     "analyse_slides": "ductal.slides.batch",
+    "analyse_slides_on": "ductal.cluster.slides",
     "audit_split": "ductal.data.audit",
     "evaluate": "ductal.evaluation.evaluate",
     "export_folders": "ductal.data.store",
@@ -63,6 +65,7 @@ __all__ = [
     "Split",
     "analyse_slide",
     "analyse_slides",
+    "analyse_slides_on",
     "audit_split",
     "evaluate",
     "export_folders",

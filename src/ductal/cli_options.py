@@ -136,6 +136,15 @@ Fresh = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
 Engine = Annotated[EngineChoice, typer.Option(help="auto: OpenVINO on a CPU where it is installed.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on this Ray cluster, whose machines share the folders: auto, or HOST:PORT of its head.",
+    ),
+]
+RayCpus = Annotated[int, typer.Option("--ray-cpus", help="Processors, and threads, of a task there.", min=1)]
 D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Compute in 16 bits as `ductal predict` does, not in float32.")]
 Source = Annotated[Path, typer.Argument(help="An image, a folder or zip of images, or a prepared cohort.")]

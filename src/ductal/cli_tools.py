@@ -17,6 +17,8 @@ from ductal.cli_options import (
     MethodChoice,
     Out,
     PrecisionChoice,
+    RayAddress,
+    RayCpus,
     RunFolder,
     Seed,
     Source,
@@ -125,6 +127,8 @@ def slide(
     pseudonyms: Annotated[
         bool, typer.Option("--pseudonyms", help="Call slides by a digest: names of files may name patients.")
     ] = False,
+    ray: RayAddress = None,
+    ray_cpus: RayCpus = 1,
 ) -> None:
     """Where on a scanned slide there is carcinoma: heat map, probabilities, regions for QuPath, a summary.
 
@@ -154,10 +158,16 @@ def slide(
         for flag in outcome.result.summary["flags"]:
             say(console, f"  note: {flag['text']}")
 
-    outcomes = analyse_slides(
-        analyser, source, out, mpp=mpp, overwrite=overwrite, tell=tell,
-        bar=lambda name: bar(console, name, "tiles"),
-    )  # fmt: skip
+    settings: dict[str, Any] = {"mpp": mpp, "overwrite": overwrite, "tell": tell}
+    if ray is None:
+        outcomes = analyse_slides(analyser, source, out, **settings, bar=lambda name: bar(console, name, "tiles"))
+    else:
+        from ductal.cluster.slides import analyse_slides_on
+
+        outcomes = analyse_slides_on(
+            ray, analyser, source, out, cpus=ray_cpus, **settings,
+            bar=lambda name: bar(console, name, "slides"), note=lambda text: say(console, f"Note: {text}"),
+        )  # fmt: skip
     problems = [outcome for outcome in outcomes if outcome.result is None]
     if problems and not source.is_dir():
         raise DataError(problems[0].problem)

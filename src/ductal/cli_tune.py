@@ -17,6 +17,8 @@ from ductal.cli_options import (
     Patients,
     PatientsCsv,
     Ratios,
+    RayAddress,
+    RayCpus,
     Seed,
     SplitFile,
     SplitOption,
@@ -80,6 +82,16 @@ def tune(
     timeout: Annotated[
         float | None, typer.Option(help="Begin no trial after this many minutes.", metavar="MINUTES", min=0)
     ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            help="Draw each trial knowing those this many places before it, so that as many can run at once with "
+            "--ray; 1 by default, with --ray what the cluster has room for.",
+            min=1,
+        ),
+    ] = None,
+    ray: RayAddress = None,
+    ray_cpus: RayCpus = 1,
     split: SplitOption = None,
     split_file: SplitFile = None,
     ratios: Ratios = None,
@@ -109,9 +121,15 @@ def tune(
         patients=patients, limit_per_class=limit_per_class, max_epochs=max_epochs, patients_csv=patients_csv,
         weights_file=weights_file,
     )  # fmt: skip
-    search(
-        Tuning(data, space, trials, metric.value, pruner.value, inner_folds, storage, study, timeout), make_console()
-    )
+    tuning = Tuning(
+        data, space, trials, metric.value, pruner.value, inner_folds, storage, study, timeout, at_once
+    )  # fmt: skip
+    if ray is None:
+        search(tuning, make_console())
+        return
+    from ductal.cluster.trials import tune_on
+
+    tune_on(ray, tuning, make_console(), cpus=ray_cpus)
 
 
 def _check_installed() -> None:

@@ -81,3 +81,9 @@ class ServeError(DuctalError, ValueError):
     """The web application cannot start with these options on this machine."""
 
     exit_code = 2
+
+
+class ClusterError(DuctalError, ConnectionError):
+    """The Ray cluster cannot be reached, or its nodes do not have what the work needs."""
+
+    exit_code = 12

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 # Instructions that neural networks gain from, weakest first, by their names in /proc/cpuinfo; "bf16" is ARM's.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")
+THREADS = "DUCTAL_THREADS"  # in the environment: at most so many, here and in the processes started from here
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,18 @@ def available_cores() -> int:
 
 
 def thread_limit() -> int | None:
-    """How many threads a container's share of processor time is good for; None where there is no such limit.
+    """How many threads this process's share of processor time is good for; None where there is no such limit.
 
     Libraries count the cores that they see: in a container that may use two of 64, 64 threads wait for each other.
+    A process that shares the machine with others of its kind has its share in `DUCTAL_THREADS`.
     """
-    try:
+    limits = []
+    with suppress(KeyError, ValueError):
+        limits.append(max(1, int(os.environ[THREADS])))
+    with suppress(OSError, ValueError):  # no such file, or "max"
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such file, or "max"
-        return None
+        limits.append(max(1, math.ceil(int(quota) / int(period))))
+    return min(limits, default=None)
 
 
 def memory_bytes() -> int | None:

@@ -17,6 +17,7 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import HeldOutError, RunError, StorageError
 from ductal.training.recipe import Recipe, load_recipe
+from ductal.tune import running
 from ductal.tune import study as study_module
 from ductal.tune.search import tune
 from ductal.tune.storage import open_study, pruner_of
@@ -199,7 +200,7 @@ def test_a_place_is_taken_once(tiny_cohort: Cohort, tmp_path: Path) -> None:
     others = [study.optuna.ask() for _ in range(3)]
     for trial in others:
         trial.set_user_attr("worker", {"host": "elsewhere", "process": 1})
-    study_module._one_trial(study)
+    running._one_trial(study, lambda: None)
     assert len(study.trials()) == 4
     assert was_interrupted(study.trials()[3])
     for trial in others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,17 @@ class SlideAnalyser:
         self.run = run_identity(folder)
         self._folder, self._d4, self._engine, self.pseudonyms = folder, d4, engine, pseudonyms
         self._predictor: Predictor | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Of the run, as a whole path."""
+        return self._folder.absolute()
+
+    def unloaded(self) -> SlideAnalyser:
+        """The same without its network and with whole paths: what is sent to other machines."""
+        other = copy.copy(self)
+        other._folder, other._predictor = self.folder, None
+        return other
 
     @property
     def predictor(self) -> Predictor:

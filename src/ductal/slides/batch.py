@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from ductal.errors import DataError, RunError, StorageError
 from ductal.files import atomic_file, sweep
 from ductal.slides.analyse import SlideAnalyser, SlideResult
 from ductal.slides.identity import pseudonym_of
+from ductal.slides.judging import Progress
 from ductal.slides.sources import SLIDE_SUFFIXES
 
 TABLE = "slides.csv"
@@ -94,26 +95,50 @@ def analyse_slides(
     outcomes: list[Outcome] = []
     slides = find_slides(source, out)
     for number, (path, name) in enumerate(slides, start=1):
-        name = pseudonym_of(path) if analyser.pseudonyms else name
+        name = name_of(analyser, path, name)
         label = name if len(slides) == 1 else f"{number}/{len(slides)} {name}"
-        folder = out / name
-        sweep(folder)
-        try:
-            with bar(label) if bar else nullcontext() as progress:
-                result = analyser.analyse(path, folder, mpp=mpp, overwrite=overwrite, progress=progress)
-            outcome = Outcome(path, name, result, "")
-        except (RunError, StorageError):
-            raise
-        except DataError as error:
-            outcome = Outcome(path, name, None, str(error).replace(str(path), name))
+        with bar(label) if bar else nullcontext() as progress:
+            outcome = analyse_one(analyser, path, name, out, mpp=mpp, overwrite=overwrite, progress=progress)
         outcomes.append(outcome)
         if tell:
             tell(outcome)
-        _write_table(out, outcomes)
+        write_table(out, outcomes)
     return outcomes
 
 
-def _write_table(out: Path, outcomes: list[Outcome]) -> None:
+def name_of(analyser: SlideAnalyser, path: Path, name: str) -> str:
+    """What a slide that `find_slides` calls `name` is called in the results."""
+    return pseudonym_of(path) if analyser.pseudonyms else name
+
+
+def analyse_one(
+    analyser: SlideAnalyser,
+    path: Path,
+    name: str,
+    out: Path,
+    *,
+    mpp: float | None,
+    overwrite: bool,
+    progress: Progress | None = None,
+) -> Outcome:
+    """One slide of a batch into `out / name`; a slide that cannot be used is an outcome, too.
+
+    Raises:
+        RunError, StorageError: what would hit every further slide.
+    """
+    folder = out / name
+    sweep(folder)
+    try:
+        result = analyser.analyse(path, folder, mpp=mpp, overwrite=overwrite, progress=progress)
+    except (RunError, StorageError):
+        raise
+    except DataError as error:
+        return Outcome(path, name, None, str(error).replace(str(path), name))
+    return Outcome(path, name, result, "")
+
+
+def write_table(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """A row for each outcome in OUT/slides.csv."""
     rows = []
     for outcome in outcomes:
         found = outcome.result.summary["found"] if outcome.result else {}

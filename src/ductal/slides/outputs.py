@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,11 @@ def measure(judged: Judged, tiling: Tiling, threshold: float) -> dict[str, Any]:
     }
 
 
-def write_grid(path: Path, judged: Judged, tiling: Tiling, name: str) -> None:
-    """The probabilities as an OME-TIFF, float32 (rows, columns): a pixel is a tile, with its size and place in um."""
+def write_grid(path: Path, judged: Judged, tiling: Tiling, name: str, identity: str) -> None:
+    """The probabilities as an OME-TIFF, float32 (rows, columns): a pixel is a tile, with its size and place in um.
+
+    The file's UUID follows from `identity`, so that equal results are equal files.
+    """
     tifffile = import_tifffile()
     middle = tiling.tile_um / 2  # OME gives the place of a pixel by its middle
     tifffile.imwrite(
@@ -91,6 +95,7 @@ def write_grid(path: Path, judged: Judged, tiling: Tiling, name: str) -> None:
         resolutionunit="CENTIMETER",
         metadata={
             "axes": "YX",
+            "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, identity)),
             "Name": f"probability of IDC, {name}",
             "PhysicalSizeX": tiling.tile_um,
             "PhysicalSizeXUnit": "µm",
@@ -123,7 +128,7 @@ def write_folder(
     table = tile_table(judged, tiling, threshold)
     table.to_csv(folder / "tiles.csv", index=False, float_format="%.6g")
     table.to_parquet(folder / "tiles.parquet", index=False)
-    write_grid(folder / GRID, judged, tiling, name)
+    write_grid(folder / GRID, judged, tiling, name, summary["identity"])
     regions = find_regions(np.nan_to_num(judged.probs, nan=-1.0) >= threshold)
     collection = to_geojson(regions, tiling, judged.probs, summary["identity"])
     (folder / REGIONS).write_text(json.dumps(collection, allow_nan=False), encoding="utf-8")

@@ -6,21 +6,26 @@ from rich.console import Console
 
 from ductal.console import say
 from ductal.errors import RunError, StorageError
+from ductal.tune.crew import Crew, run_at_once
 from ductal.tune.findings import Findings
 from ductal.tune.judge import judge_once
 from ductal.tune.results import BEST, REPORT, write_results
-from ductal.tune.study import Study, Tuning, close_study, prepare_study, run_trials
+from ductal.tune.running import run_trials
+from ductal.tune.study import Study, Tuning, close_study, prepare_study
 from ductal.tune.trial import RunTrial, run_trial
 from ductal.tune.trials import is_settled
 
 
-def tune(tuning: Tuning, console: Console | None = None, run: RunTrial = run_trial) -> Findings:
+def tune(
+    tuning: Tuning, console: Console | None = None, run: RunTrial = run_trial, crew: Crew | None = None
+) -> Findings:
     """Carry out `tuning`, or go on with it where an earlier or another command is, and write what was found.
 
     Args:
         tuning: what to do.
         console: where it is told.
         run: what a trial is.
+        crew: what runs trials at once; without one, they run one after the other.
 
     Raises:
         RunError: all trials failed, or the study has other settings. StorageError: the database or the disk refused.
@@ -32,7 +37,7 @@ def tune(tuning: Tuning, console: Console | None = None, run: RunTrial = run_tri
     console = console or Console(quiet=True)
     try:
         study = prepare_study(tuning, console, run)
-        return _searched(study)
+        return _searched(study, crew)
     except (StorageInternalError, SQLAlchemyError) as error:
         raise StorageError(
             f"The database of the study failed: {str(error).splitlines()[0]} Finished trials are kept; "
@@ -40,10 +45,13 @@ def tune(tuning: Tuning, console: Console | None = None, run: RunTrial = run_tri
         ) from error
 
 
-def _searched(study: Study) -> Findings:
+def _searched(study: Study, crew: Crew | None) -> Findings:
     console = study.console
     try:
-        run_trials(study)
+        if crew is None:
+            run_trials(study)
+        else:
+            run_at_once(study, crew)
     except KeyboardInterrupt:
         write_results(study)
         raise

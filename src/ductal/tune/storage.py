@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from ductal.errors import RunError, StorageError
 from ductal.files import is_alive
 from ductal.tune.sampler import ResumableTPE
-from ductal.tune.trials import DRAWN, WORKER
+from ductal.tune.trials import DRAWN, LOSSES, PLACE, WORKER
+from ductal.tune.window import WindowPruner
 
 Pruning = Literal["median", "hyperband", "none"]
 DATABASE = "study.db"
@@ -44,13 +45,14 @@ def shown_url(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
-def pruner_of(kind: Pruning, steps: int) -> BasePruner:
-    """The rule that ends hopeless trials, where a trial has at most `steps` steps."""
+def pruner_of(kind: Pruning, steps: int, at_once: int = 1) -> BasePruner:
+    """The rule that ends hopeless trials, where a trial has at most `steps` steps and `at_once` run at once."""
+    pruner: BasePruner = NopPruner()
     if kind == "median":
-        return MedianPruner(n_startup_trials=5, n_warmup_steps=min(2, steps - 1))
+        pruner = MedianPruner(n_startup_trials=5, n_warmup_steps=min(2, steps - 1))
     if kind == "hyperband":
-        return HyperbandPruner(min_resource=1, max_resource=max(steps, 2), reduction_factor=3)
-    return NopPruner()
+        pruner = HyperbandPruner(min_resource=1, max_resource=max(steps, 2), reduction_factor=3)
+    return WindowPruner(pruner, at_once) if at_once > 1 else pruner
 
 
 def open_study(
@@ -62,6 +64,7 @@ def open_study(
     seed: int,
     pruner: BasePruner,
     first: Mapping[str, Any] | None,
+    at_once: int = 1,
 ) -> optuna.Study:
     """Make the study `name` in the database, or join it.
 
@@ -73,6 +76,7 @@ def open_study(
         seed: of the sampler.
         pruner: see `pruner_of`.
         first: parameters of the first trial of a new study.
+        at_once: see `ductal.tune.window`.
 
     Raises:
         StorageError: the database cannot be used.
@@ -80,7 +84,7 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = {"study_name": name, "storage": _connect(url)}
-    study_settings: dict[str, Any] = place | {"sampler": ResumableTPE(seed), "pruner": pruner}
+    study_settings: dict[str, Any] = place | {"sampler": ResumableTPE(seed, at_once), "pruner": pruner}
     try:
         study = optuna.create_study(direction=direction, **study_settings)
     except DuplicatedStudyError:
@@ -121,7 +125,8 @@ def give_back(study: optuna.Study, trial: FrozenTrial) -> None:
 def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue the parameters of a trial that ended without a result."""
     again = copy.copy(trial)
-    again.user_attrs = {}  # whoever takes it is another worker
+    # Whoever takes it is another worker.
+    again.user_attrs = {key: value for key, value in trial.user_attrs.items() if key in (PLACE, LOSSES)}
     if DRAWN not in trial.user_attrs:  # it ended between two of its parameters: all are drawn anew
         again.params, again.distributions = {}, {}
     with without_experimental_warnings():

@@ -1,41 +1,25 @@
-"""A study: trials of one recipe until there are enough, by one worker or many, and what came of them."""
+"""A study: the trials of one recipe, what they have in common, and which was best."""
 
 from __future__ import annotations
 
-import math
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from ductal.console import say
-from ductal.errors import DuctalError, RunError, StorageError, WeightsError
 from ductal.experiment import FEATURES, Plan, load_recipes
 from ductal.training.recipe import Monitor, Recipe
 from ductal.tune.patients import Patients, open_patients
 from ductal.tune.space import Space, load_space
-from ductal.tune.storage import (
-    Pruning,
-    fail_orphans,
-    open_study,
-    pruner_of,
-    requeue,
-    storage_url,
-    worker_here,
-)
+from ductal.tune.storage import Pruning, open_study, pruner_of, storage_url
 from ductal.tune.trial import Bench, RunTrial, better, run_trial
-from ductal.tune.trials import DRAWN, PROBLEM, WORKER, is_settled, is_taken, was_interrupted
 
 TRIALS = "trials"
-_WAIT_SECONDS = 2.0  # between looks at trials that other workers are busy with
-_PROBLEM_LENGTH = 1000  # characters of a reason that a database must hold
 
 
 @dataclass(frozen=True)
@@ -53,6 +37,8 @@ class Tuning:
         storage: SQLAlchemy address of a database; None is a SQLite file in the folder.
         study: its name in the database.
         timeout_minutes: no trial begins after so long.
+        at_once: how many trials may run at once; each is drawn knowing only those so many places before it, so that
+            its draws do not depend on which of its neighbours ended first. None is 1.
     """
 
     data: Plan
@@ -64,6 +50,12 @@ class Tuning:
     storage: str | None = None
     study: str = "ductal"
     timeout_minutes: float | None = None
+    at_once: int | None = None
+
+    @property
+    def window(self) -> int:
+        """`at_once` as a number."""
+        return self.at_once or 1
 
 
 @dataclass(frozen=True)
@@ -92,14 +84,6 @@ class Study:
         return self.optuna.get_trials(deepcopy=False)
 
 
-class _FailedError(Exception):
-    """A trial that is over for a reason of its own."""
-
-
-class _NoPlaceError(Exception):
-    """Another worker has begun the last trial a moment earlier."""
-
-
 def prepare_study(tuning: Tuning, console: Console, run: RunTrial = run_trial) -> Study:
     """Read and check everything, open the patients, then make or join the study.
 
@@ -121,7 +105,8 @@ def prepare_study(tuning: Tuning, console: Console, run: RunTrial = run_trial) -
         settings_of(tuning, recipe, space, patients),
         direction="minimize" if better(tuning.metric) is min else "maximize",
         seed=data.seed,
-        pruner=pruner_of(tuning.pruner, steps),
+        pruner=pruner_of(tuning.pruner, steps, tuning.window),
+        at_once=tuning.window,
         first=first,
     )
     bench = Bench(patients, tuning.metric, data.seed, data.out / FEATURES, data.weights_file)
@@ -142,115 +127,7 @@ def settings_of(tuning: Tuning, recipe: Recipe, space: Space, patients: Patients
         "split": patients.identity,
         "seed": tuning.data.seed,
         "weights_file": weights_file.name if weights_file else None,
-    }
-
-
-def run_trials(study: Study) -> None:
-    """Run trials until the study has as many as were asked for, or the time is over.
-
-    Trials that another worker is busy with are waited for: should it die, they are taken over.
-
-    Raises:
-        KeyboardInterrupt: the trial under way is queued again first. StorageError, WeightsError: trials cannot run.
-    """
-    tuning = study.tuning
-    limit = tuning.timeout_minutes
-    deadline = None if limit is None else time.monotonic() + 60 * limit
-    while True:
-        fail_orphans(study.optuna)
-        trials = study.trials()
-        if sum(map(is_settled, trials)) >= tuning.trials:
-            return
-        if deadline is not None and time.monotonic() >= deadline:
-            say(study.console, f"No further trial after {limit:g} minutes; the same command goes on from here.")
-            return
-        if sum(map(is_taken, trials)) >= tuning.trials:
-            time.sleep(_WAIT_SECONDS)
-            continue
-        _one_trial(study)
-
-
-def _one_trial(study: Study) -> None:
-    begun: list[Trial] = []
-    over = False  # as far as this worker goes
-
-    def objective(trial: Trial) -> float:
-        nonlocal over
-        begun.append(trial)
-        try:
-            value = _objective(study, trial)
-        except UpdateFinishedTrialError:
-            over = True
-            raise
-        over = True
-        return value
-
-    try:
-        study.optuna.optimize(objective, n_trials=1, catch=(_FailedError, _NoPlaceError), callbacks=[_tell(study)])
-    except BaseException as error:
-        ended = study.trials()[begun[0].number] if begun else None
-        if ended is None or not was_interrupted(ended):
-            raise
-        if over and isinstance(error, ValueError | UpdateFinishedTrialError):
-            say(study.console, f"trial {ended.number}: silent for too long, so another worker has taken it")
-            return
-        requeue(study.optuna, ended)
-        raise
-
-
-def _objective(study: Study, trial: Trial) -> float:
-    trial.set_user_attr(WORKER, worker_here())
-    ahead = sum(is_taken(other) for other in study.trials() if other.number < trial.number)
-    if ahead >= study.tuning.trials:
-        raise _NoPlaceError
-    values = study.space.suggest(trial)
-    trial.set_user_attr(DRAWN, True)
-
-    def report(step: int, best: float) -> None:
-        trial.report(best, step)
-        if trial.should_prune():
-            raise TrialPruned
-
-    folder = study.trial_folder(trial.number)
-    try:
-        recipe = study.space.apply(study.recipe, values)
-        value = study.run(study.bench, recipe, folder, report)
-        if not math.isfinite(value):
-            raise RunError(f"{study.tuning.metric} is {value}: the training diverged.")
-        return value
-    except (StorageError, WeightsError):
-        raise  # every other trial would meet the same
-    except DuctalError as error:
-        trial.set_user_attr(PROBLEM, str(error)[:_PROBLEM_LENGTH])
-        raise _FailedError from error
-
-
-def _tell(study: Study) -> Callable[[optuna.Study, FrozenTrial], None]:
-    """One line for every trial."""
-
-    def tell(_: optuna.Study, trial: FrozenTrial) -> None:
-        if not is_settled(trial):
-            return
-        seconds = trial.duration.total_seconds() if trial.duration else 0.0
-        if trial.state == TrialState.COMPLETE:
-            best = best_trial(study)
-            assert best is not None
-            rank = "the best so far" if best.number == trial.number else f"best {best.value:.4f}, trial {best.number}"
-            outcome = f"{study.tuning.metric} {trial.value:.4f} ({rank})"
-        elif trial.state == TrialState.PRUNED:
-            outcome = f"pruned after step {trial.last_step} at {trial.intermediate_values[trial.last_step or 0]:.4f}"
-        else:
-            outcome = f"failed: {trial.user_attrs[PROBLEM]}"
-        settled = sum(map(is_settled, study.trials()))
-        drawn = ", ".join(f"{key} {_short(value)}" for key, value in trial.params.items())
-        place = f"{settled}/{study.tuning.trials}  trial {trial.number}"
-        say(study.console, f"{place}: {outcome}; {seconds:.0f} s; {drawn}")
-
-    return tell
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    } | ({"at_once": tuning.window} if tuning.window > 1 else {})
 
 
 def best_trial(study: Study) -> FrozenTrial | None:

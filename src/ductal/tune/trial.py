@@ -36,6 +36,10 @@ class Bench:
     weights_file: Path | None
 
 
+class LostTrialError(Exception):
+    """What ran a trial elsewhere is no more, which is not the trial's fault: it is to be repeated. Says why."""
+
+
 RunTrial = Callable[[Bench, Recipe, Path, Report], float]
 
 

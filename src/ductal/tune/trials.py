@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 PROBLEM = "problem"  # why a trial failed; a trial without it was interrupted
 DRAWN = "drawn"  # that all parameters of a trial are there
 WORKER = "worker"  # {"host": ..., "process": ...} of the command that runs it
+PLACE = "place"  # in the order of a study; whoever repeats a trial has the same
+LOSSES = "losses"  # how many workers were lost with it
 STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",

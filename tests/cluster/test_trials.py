@@ -1,0 +1,116 @@
+"""A study on two nodes: trial by trial the one of a single machine, whichever node is killed meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna", reason="the extra tune is not installed")
+import trial_work
+from optuna.trial import TrialState
+from rich.console import Console
+from small_studies import computed, database, tuning
+from trial_work import AT_ONCE
+
+from ductal.cluster.trials import tune_on
+from ductal.data.cohort import Cohort
+from ductal.tune.search import tune
+from ductal.tune.trials import PLACE, PROBLEM, is_settled, was_interrupted
+
+TRIALS = 14
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ductal.tune.results.draw_plots", lambda *_: {})
+
+
+def shown(out: Path) -> list[tuple[Any, ...]]:
+    """Everything of the trials that must be the same, in the order of their places."""
+    found = sorted(filter(is_settled, database(out)), key=lambda trial: trial.user_attrs[PLACE])
+    return [
+        (trial.user_attrs[PLACE], trial.state, trial.params, trial.values, trial.intermediate_values)
+        for trial in found
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    """The study on one machine, one trial after the other."""
+    out = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ductal.tune.results.draw_plots", lambda *_: {})
+        tune(tuning(tiny_cohort.folder, out, TRIALS, pruner="median", at_once=AT_ONCE), run=computed)
+    assert {state for _, state, *_ in shown(out)} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    return shown(out)
+
+
+def test_a_killed_node_costs_only_its_trial(
+    two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path, alone: list[tuple[Any, ...]]
+) -> None:
+    victim = next(iter(two_nodes.worker_nodes))
+    killed: list[int] = []
+
+    over = threading.Event()
+
+    def kill() -> None:
+        while not killed and not over.wait(0.01):
+            for path in (tmp_path / "nodes").glob("*"):
+                with suppress(FileNotFoundError):  # it has just ended
+                    if path.read_text() == victim.node_id and int(path.name) >= 4:
+                        two_nodes.remove_node(victim, allow_graceful=False)
+                        killed.append(int(path.name))
+                        return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    settings = tuning(tiny_cohort.folder, tmp_path, TRIALS, pruner="median")  # at once: what there is room for
+    try:
+        found = tune_on(two_nodes.address, settings, run=trial_work.uneven)
+    finally:
+        over.set()
+        killer.join()
+    assert killed
+    trials = database(tmp_path)
+    assert [trial.number for trial in trials if was_interrupted(trial)] == killed
+    assert len(trials) == TRIALS + 1
+    assert shown(tmp_path) == alone
+    assert len(found.trials) == TRIALS
+    complete = {f"{trial.number:04d}" for trial in trials if trial.state == TrialState.COMPLETE}
+    assert complete <= {path.name for path in (tmp_path / "trials").iterdir()}
+
+
+def test_a_trial_that_ends_its_worker_has_failed(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    console = Console(quiet=True)
+    tune_on(two_nodes.address, tuning(tiny_cohort.folder, tmp_path, 2, at_once=1), console, run=trial_work.deadly)
+    failed = next(trial for trial in database(tmp_path) if PROBLEM in trial.user_attrs)
+    assert "It was begun 4 times, and each time its process ended" in failed.user_attrs[PROBLEM]
+    assert len(database(tmp_path)) == 5
+
+
+def test_ctrl_c_and_on(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path, alone: list[tuple[Any, ...]]) -> None:
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    arguments = [two_nodes.address, str(tiny_cohort.folder), str(tmp_path), str(TRIALS)]
+    process = subprocess.Popen(
+        [sys.executable, trial_work.__file__, *arguments], stdout=subprocess.PIPE, text=True, preexec_fn=heed
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f"4/{TRIALS}" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    states = [trial.state for trial in database(tmp_path)]
+    assert TrialState.RUNNING not in states
+    settings = tuning(tiny_cohort.folder, tmp_path, TRIALS, pruner="median", at_once=AT_ONCE)
+    tune_on(two_nodes.address, settings, run=trial_work.uneven)
+    assert shown(tmp_path) == alone
