@@ -1,6 +1,6 @@
 """What each training extra is worth on real patches: one configuration trained with each, and what that costs.
 
-    ductal prepare ARCHIVE --limit-per-class 30 --out COHORT
+    ductal prepare ARCHIVE --limit-per-class 25 --out COHORT
     python benchmarks/extras.py COHORT --split-file SPLIT.json --out FOLDER [--seeds 1] [--write docs/training.md]
 
 The base is a backbone with ImageNet weights, all layers trained at 50 px for a few epochs, with flips, turns, small

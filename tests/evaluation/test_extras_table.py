@@ -16,7 +16,6 @@ from sklearn.metrics import roc_auc_score
 
 from ductal.data.cohort import Cohort
 from ductal.data.splitting import make_split
-from ductal.errors import RecipeError
 from ductal.evaluation.bootstrap import Resampling
 from ductal.evaluation.differences import Scored, difference
 from ductal.training.recipe import Recipe
@@ -69,8 +68,6 @@ def test_every_row_is_a_recipe_that_goes_together(extras: ModuleType) -> None:
     base = extras.base_recipe("DenseNet121", "imagenet", 3, "auto")
     recipes = [space.apply(base, changes) for name, changes in extras.EXTRAS.items() if name != extras.AGAIN]
     assert len({recipe.model_dump_json() for recipe in recipes}) == len(recipes)
-    with pytest.raises(RecipeError):
-        space.apply(base, {"mixup": 0.2, "cached_views": 2})
 
 
 def test_test_patients_are_taken_out(bench: Any, tiny_cohort: Cohort) -> None:

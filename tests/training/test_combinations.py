@@ -33,7 +33,7 @@ def refused(**changes: Any) -> str:
         ({"cached_views": 2, "mixup": 0.2}, ["mixup", "cached_views = 2", "leave it out"]),
         ({"cached_views": 2, "cutmix": 1.0}, ["cutmix", "cached_views = 2"]),
         ({"cached_views": 2, "backbone": "DenseNet121"}, ["cached_views", "VGG19", "DenseNet121"]),
-        ({"cached_views": 2, "stages": [stage(unfreeze="all")]}, ["cached_views", '"head"', "all layers"]),
+        ({"cached_views": 2, "stages": [stage(unfreeze="all")]}, ["cached_views", "first stage trains all layers"]),
         ({"augment": {"randaugment": {"ops": 2}}}, ["augment.randaugment.ops", "operations", "strength"]),
         ({"augment": {"randaugment": {"operations": 10}}}, ["augment.randaugment.operations", "9", "10"]),
         ({"ema": 1.0}, ["ema", "less than 1"]),
@@ -104,6 +104,14 @@ def test_all_extras_in_one_file(tmp_path: Path) -> None:
     assert recipe.rebalanced
 
 
+def test_what_a_search_cannot_have_is_told_with_its_key() -> None:
+    space = parse_space({"class_weights": {"type": "categorical", "choices": [False, True]}}, "The space")
+    mixing = parse_space({"mixup": {"type": "float", "low": 0.0, "high": 0.4}}, "The space")
+    for made, recipe in ((space, small_recipe(sampling="classes")), (mixing, small_recipe(cached_views=1))):
+        with pytest.raises(RecipeError, match=next(iter(made.parameters))):
+            made.check(recipe)
+
+
 def test_a_search_over_schedule_and_optimizer_drops_what_has_no_effect() -> None:
     space = parse_space(
         {
@@ -120,5 +128,9 @@ def test_a_search_over_schedule_and_optimizer_drops_what_has_no_effect() -> None
     idle = space.apply(recipe, {"stages.0.schedule": "cosine", "stages.0.optimizer": "adam", **values}).stages[0]
     used = space.apply(recipe, {"stages.0.schedule": "plateau", "stages.0.optimizer": "adamw", **values}).stages[0]
     assert (idle.reduce_lr, idle.weight_decay) == (None, 0.0)
+    cached = small_recipe(cached_views=2)
+    freeing = parse_space({"stages.0.unfreeze": {"type": "categorical", "choices": ["none", "all"]}}, "a space")
+    freeing.check(cached)
+    assert [freeing.apply(cached, {"stages.0.unfreeze": what}).cached_views for what in ("none", "all")] == [2, 0]
     assert used.reduce_lr is not None
     assert (used.reduce_lr.factor, used.weight_decay) == (0.4, 1e-3)

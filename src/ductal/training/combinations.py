@@ -28,17 +28,34 @@ def filled_in(stage: dict[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def without_idle(stage: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a stage less those that its schedule and its optimizer leave without effect.
+def without_idle(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe, as JSON values, less those that its other settings leave without effect.
 
     For a search, which draws each key for itself; in a recipe that somebody wrote they are mistakes.
     """
-    idle = set()
-    if stage.get("schedule") == "cosine":
-        idle.add("reduce_lr")
-    if stage.get("optimizer", "adamw") != "adamw":
-        idle.add("weight_decay")
-    return {key: value for key, value in stage.items() if key not in idle}
+    kept, stages = dict(recipe), recipe.get("stages")
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+        return kept  # refused as it is
+    kept["stages"] = [
+        {key: value for key, value in stage.items() if key not in _idle_of(stage)} for stage in stages
+    ]
+    if _nothing_kept(str(recipe.get("backbone")), str(recipe.get("weights")), stages[0].get("unfreeze")):
+        kept.pop("cached_views", None)
+    return kept
+
+
+def _idle_of(stage: dict[str, Any]) -> set[str]:
+    idle = {"reduce_lr"} if stage.get("schedule") == "cosine" else set()
+    return idle | ({"weight_decay"} if stage.get("optimizer", "adamw") != "adamw" else set())
+
+
+def _nothing_kept(backbone: str, weights: str, unfreeze: Any) -> str | None:
+    """Why no activations of frozen layers can be kept, or None; `unfreeze` is the first stage's."""
+    if weights == "random":
+        return 'a backbone with weights = "random" has no frozen layers'
+    if not backbone.startswith("VGG"):
+        return f"activations of frozen layers are kept for VGG16 and VGG19 only. Received: {backbone}"
+    return "the first stage trains all layers" if unfreeze == "all" else None
 
 
 def stage_mistakes(stage: Stage) -> list[str]:
@@ -72,15 +89,7 @@ def recipe_mistakes(recipe: Recipe) -> list[str]:
                 f"{key} mixes pixels anew in every epoch, and cached_views = {recipe.cached_views} trains on "
                 "activations that were computed once; use cached_views = 0 or leave it out"
             )
-    if recipe.weights == "random" or not recipe.backbone.startswith("VGG"):
-        what = "a backbone with random weights" if recipe.weights == "random" else recipe.backbone
-        mistakes.append(
-            f"cached_views = {recipe.cached_views} has no effect: it keeps activations of frozen layers, for VGG16 "
-            f'and VGG19 with weights = "imagenet" only. Received: {what}; leave it out'
-        )
-    elif recipe.stages[0].unfreeze == "all":
-        mistakes.append(
-            f'cached_views = {recipe.cached_views} has no effect: the first stage, "{recipe.stages[0].name}", trains '
-            "all layers; leave it out"
-        )
+    why = _nothing_kept(recipe.backbone, recipe.weights, recipe.stages[0].unfreeze)
+    if why:
+        mistakes.append(f"cached_views = {recipe.cached_views} has no effect: {why}; leave cached_views out")
     return mistakes

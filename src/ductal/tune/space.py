@@ -48,7 +48,8 @@ class Space:
                 try:
                     self.apply(recipe, {key: value})
                 except RecipeError as error:
-                    mistakes += [line.removeprefix("  - ") for line in str(error).splitlines()[1:]]
+                    lines = [line.removeprefix("  - ") for line in str(error).splitlines()[1:]]
+                    mistakes += [line if key in line else f"{key} = {value!r}: {line}" for line in lines]
                     break
         if mistakes:
             lines = list(dict.fromkeys(mistakes))
@@ -86,9 +87,7 @@ class Space:
             place = _get(settings, path)
             key_there: Any = int(last) if isinstance(place, list) else last
             place[key_there] = value
-        if isinstance(settings["stages"], list):
-            settings["stages"] = [without_idle(stage) for stage in settings["stages"]]
-        return parse_recipe(settings, f"A recipe drawn from {self.origin}")
+        return parse_recipe(without_idle(settings), f"A recipe drawn from {self.origin}")
 
     def as_json(self) -> dict[str, Any]:
         """For the study's record."""
