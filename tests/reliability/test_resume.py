@@ -55,7 +55,7 @@ def test_the_recipes_of_these_tests_do_what_they_are_for(whole: Callable[[str], 
     assert not history["best"].iloc[-1]  # so that weights come back
 
 
-KILLS = [("plateau", "batch", 18), ("plateau", "write", 40), ("cached", "rename", 1), ("extras", "batch", 9)]
+KILLS = [("plateau", "batch", 18), ("plateau", "write", 40), ("cached", "rename", 1), ("extras", "batch", 13)]
 
 
 @pytest.mark.parametrize(("kind", "where", "number"), KILLS)
