@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
+from ductal.tracking.options import Tracking
 from ductal.training.recipe import Recipe, load_recipe
 
 
@@ -22,6 +23,8 @@ def train(
     seed: int = 42,
     weights_file: Path | None = None,
     fresh: bool = False,
+    tracking: Tracking | None = None,
+    gpus: int | None = None,
     console: Console | None = None,
 ) -> Path:
     """Train a recipe into the run folder `out` and return that folder; evaluate it afterwards.
@@ -35,6 +38,8 @@ def train(
         seed: of weights, order and augmentation.
         weights_file: ImageNet weights to use instead of those the resolver finds.
         fresh: begin anew; otherwise a call that was interrupted is continued.
+        tracking: who else is told, such as ``Tracking.parse(["mlflow"], folder, uri)``.
+        gpus: graphics processors that share each batch; None is one device.
         console: where progress is shown; a default console when None.
 
     Raises:
@@ -48,4 +53,5 @@ def train(
         return train_recipe(
             settings.for_profile(profile), cohort, split, out,
             seed=seed, progress=progress, weights_file=weights_file, profile=profile, fresh=fresh,
+            tracking=tracking, gpus=gpus,
         )  # fmt: skip

@@ -19,6 +19,7 @@ from ductal.cli_options import (
     Fold,
     Folds,
     Fresh,
+    Gpus,
     InnerFold,
     Limit,
     MaxEpochs,
@@ -32,11 +33,14 @@ from ductal.cli_options import (
     Source,
     SplitFile,
     SplitOption,
+    Track,
+    TrackingUri,
     WeightsFile,
     check_source,
     inner_fold_in,
     names_in,
     split_in,
+    tracking_in,
 )
 from ductal.cli_run_data import data_of
 from ductal.cli_serve import server
@@ -93,6 +97,9 @@ def run(
     patients_csv: PatientsCsv = None,
     weights_file: WeightsFile = None,
     fresh: Fresh = False,
+    track: Track = None,
+    tracking_uri: TrackingUri = None,
+    gpus: Gpus = None,
 ) -> None:
     """Do it all: prepare, split, audit, train, evaluate, compare, report."""
     from ductal.experiment import Plan, run_experiment
@@ -116,6 +123,8 @@ def run(
             patients_csv=patients_csv,
             weights_file=weights_file,
             fresh=fresh,
+            tracking=tracking_in(track, tracking_uri, out),
+            gpus=gpus,
         ),
         make_console(),
     )
@@ -137,6 +146,9 @@ def train(
     max_epochs: MaxEpochs = None,
     weights_file: WeightsFile = None,
     fresh: Fresh = False,
+    track: Track = None,
+    tracking_uri: TrackingUri = None,
+    gpus: Gpus = None,
 ) -> None:
     """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
@@ -146,6 +158,7 @@ def train(
 
     name, divided = split_in(split, split_file, ratios, fold, folds)
     inner = inner_fold_in(inner_fold)  # before anything is read
+    tracking = tracking_in(track, tracking_uri, out)
     console = make_console()
     settings = load_recipes((recipe,), profile.value, max_epochs)[0]
     patches = Cohort.open(cohort)
@@ -156,7 +169,7 @@ def train(
     folder = train_isolated(
         settings, patches.folder, parts, out / "runs" / settings.name,
         audit=audit, seed=seed, profile=profile.value, weights_file=weights_file, final=False,
-        fresh=fresh,
+        fresh=fresh, tracking=tracking, gpus=gpus,
     )  # fmt: skip
     say(console, f"Run: {folder}. For its report: ductal evaluate {folder}")
 

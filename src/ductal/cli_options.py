@@ -12,6 +12,7 @@ import typer.core
 
 from ductal.errors import DataError, DuctalError, StorageError
 from ductal.files import is_disk_error
+from ductal.tracking.options import Tracking
 
 INTERRUPTED = 130
 
@@ -134,6 +135,15 @@ WeightsFile = Annotated[Path | None, typer.Option(help="ImageNet weights of the 
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Train from the first epoch; use nothing an earlier call has trained.")
 ]
+Track = Annotated[
+    str | None, typer.Option("--track", help="Tell tensorboard (files in OUT/tensorboard), mlflow, or both, of it.")
+]
+TrackingUri = Annotated[
+    str | None, typer.Option(help="Address of the MLflow server; else that in MLFLOW_TRACKING_URI.")
+]
+Gpus = Annotated[
+    int | None, typer.Option(min=1, help="Graphics processors that share each batch; one device by default.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
 Engine = Annotated[EngineChoice, typer.Option(help="auto: OpenVINO on a CPU where it is installed.")]
 RayAddress = Annotated[
@@ -159,6 +169,12 @@ def check_source(source: Path) -> None:
 def names_in(text: str | None) -> tuple[str, ...]:
     """The parts of a list separated by commas."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def tracking_in(track: str | None, uri: str | None, out: Path) -> Tracking | None:
+    """Who is told of a training. Raises TrackingError."""
+    names = names_in(track)
+    return Tracking.parse(names, out / "tensorboard", uri) if names or uri else None
 
 
 def split_in(

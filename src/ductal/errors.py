@@ -77,6 +77,12 @@ class ExportError(DuctalError, RuntimeError):
     exit_code = 10
 
 
+class TrackingError(DuctalError, ValueError):
+    """A tracker that is not known, or whose server has no address."""
+
+    exit_code = 2
+
+
 class ServeError(DuctalError, ValueError):
     """The web application cannot start with these options on this machine."""
 

@@ -27,6 +27,7 @@ from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
 from ductal.experiment_data import audited, open_cohort, split_of
 from ductal.files import refusals_of, write_text
 from ductal.locks import locked
+from ductal.tracking.options import Tracking
 from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
@@ -55,6 +56,8 @@ class Plan:
         patients_csv: patient of each file, for class folders.
         weights_file: ImageNet weights to use instead of those the resolver finds.
         fresh: train all recipes from their first epoch: use no run and no checkpoint of an earlier call.
+        tracking: who else is told of each training.
+        gpus: graphics processors that share each batch; None is one device.
     """
 
     source: Path | None = None
@@ -74,6 +77,8 @@ class Plan:
     patients_csv: Path | None = None
     weights_file: Path | None = None
     fresh: bool = False
+    tracking: Tracking | None = None
+    gpus: int | None = None
 
     def settled_profile(self) -> Literal["quick", "full"]:
         """The profile that is used."""
@@ -169,7 +174,8 @@ def _train_or_keep(
     train_isolated(
         recipe, cohort.folder, split, folder,
         audit=audit, seed=plan.seed, profile=plan.settled_profile(), weights_file=plan.weights_file, trained=trained,
-        features_folder=plan.out / FEATURES, fresh=plan.fresh,
+        features_folder=plan.out / FEATURES, fresh=plan.fresh, tracking=plan.tracking,
+        gpus=plan.gpus,
         later=tuple(other for other in others if plan.fresh or not is_done(other)),
     )  # fmt: skip
     return False
@@ -226,7 +232,7 @@ def is_trained(
             and record["seed"] == seed
             and _same_weights(record, weights_file)
         )
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not what this version writes
+    except (OSError, ValueError, KeyError, TypeError):  # not there (an encoder, too), or not what this version writes
         return False
 
 
@@ -238,10 +244,17 @@ def _same_recipe(recorded: dict[str, Any], settings: dict[str, Any]) -> bool:
 
 
 def _same_weights(record: dict[str, Any], weights_file: Path | None) -> bool:
-    """Whether the run started from what a training would start from now: no file, or the one of this name."""
+    """Whether the run started from what a training would start from now: no file, or the one of this name.
+
+    An encoder must be the very same.
+    """
     if record["recipe"].get("weights") == "random":
         return True
     used: str = record["weights"]
+    if record["recipe"].get("encoder"):
+        from ductal.training.weights import encoder_origin
+
+        return used == encoder_origin(Recipe.model_validate(record["recipe"]))
     return used == f"file {weights_file.name}" if weights_file else not used.startswith("file ")
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
+from ductal.inference.encoder import ABOUT, ENCODER_FOLDER
 
 
 def describe_data(cohort: Cohort, split: Split, audit: AuditReport) -> dict[str, Any]:
@@ -66,9 +67,10 @@ def save_predictions(
 
 
 def model_digest(run_folder: Path) -> str:
-    """Hex SHA-256 over the run's network, or over the networks of an ensemble in order."""
+    """Hex SHA-256 over the run's network and what names its encoder, or over those of an ensemble in order."""
     digest = hashlib.sha256()
     for path in sorted(run_folder.glob("members/*/model.keras")) or [run_folder / "model.keras"]:
-        with path.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        for file in filter(Path.is_file, (path, path.parent / ENCODER_FOLDER / ABOUT)):
+            with file.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()

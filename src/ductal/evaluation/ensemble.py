@@ -22,6 +22,7 @@ from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.judgement import judge
 from ductal.evaluation.model_card import write_model_card
 from ductal.files import atomic_folder
+from ductal.inference.encoder import ENCODER_FOLDER
 from ductal.inference.engines import IR_FOLDER
 from ductal.inference.predictor import MEMBERS, Predictor
 from ductal.loading.records import read_json
@@ -125,8 +126,9 @@ def _copy(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for name in ("model.keras", "calibration.json", "run.json", "split.json"):
         shutil.copy2(source / name, target / name)
-    if (source / IR_FOLDER).is_dir():
-        shutil.copytree(source / IR_FOLDER, target / IR_FOLDER)
+    for name in (IR_FOLDER, ENCODER_FOLDER):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
 
 
 def _record(

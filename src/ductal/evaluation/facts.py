@@ -7,6 +7,7 @@ assumed: what a folder does not hold is called "not recorded".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from ductal.evaluation.runs import PART_WORDS, RunRecord
@@ -99,7 +100,7 @@ def model_facts(run: RunRecord) -> Pairs:
         ("Recipe", run.name),
         *networks,
         ("Starting weights", str(record.get("weights", UNKNOWN))),
-        ("Input", f"{scale_words(run)}, RGB, 8 bits; scaling and enlarging are layers of the network"),
+        ("Input", f"{scale_words(run)}, RGB, 8 bits; scaling and enlarging are part of the model"),
         ("Output", "probability of cancer for each patch, calibrated; cancer is called from the threshold on"),
         ("Averaged over flips and rotations (D4)", "yes" if run.calibration.get("d4") else "no"),
         ("Parameters", show("parameters", (record.get("parameters") or {}).get("total"))),
@@ -177,9 +178,11 @@ def _circumstances(run: RunRecord) -> Pairs:
 
 
 def _network_words(recipe: Mapping[str, Any]) -> str:
+    size = f", run at {recipe['input_px']} px" if recipe.get("input_px") else ""
+    if isinstance(encoder := recipe.get("encoder"), Mapping):
+        return f"frozen ONNX encoder {PurePath(str(encoder.get('file', ''))).name}{size}"
     weights = recipe.get("weights")
     start = f", from {weights} weights" if weights else ""
-    size = f", run at {recipe['input_px']} px" if recipe.get("input_px") else ""
     return f"{recipe.get('backbone', 'backbone ' + UNKNOWN)}{start}{size}"
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ductal.errors import RunError, StorageError
 from ductal.files import atomic_folder
 from ductal.inference import ir_cache
+from ductal.inference.encoder import ENCODER_FOLDER, OnnxEncoder, has_encoder, open_encoder
 from ductal.inference.ir_cache import IR_FOLDER
 from ductal.loading.keras_file import load_model_file
 from ductal.loading.records import read_json
@@ -49,6 +50,23 @@ class TensorFlowEngine:
         """See `Engine.run`."""
         for where, batch in batches:
             out[where] = np.asarray(self._model.predict_on_batch(batch))[:, 0]
+
+
+class EncoderEngine:
+    """A frozen ONNX encoder and the Keras head that was trained on its features.
+
+    Args:
+        encoder: the encoder.
+        head: float32 features (n, d) to float32 (n, 1).
+    """
+
+    def __init__(self, encoder: OnnxEncoder, head: Any) -> None:
+        self._encoder, self._head, self.name = encoder, head, encoder.runtime
+
+    def run(self, batches: Iterable[tuple[Where, np.ndarray]], out: np.ndarray) -> None:
+        """See `Engine.run`. Raises RunError where the encoder gives no finite features."""
+        for where, batch in batches:
+            out[where] = np.asarray(self._head.predict_on_batch(self._encoder.features(batch)))[:, 0]
 
 
 class OpenVINOEngine:
@@ -103,6 +121,8 @@ def openvino_tensor(batch: np.ndarray) -> Any:
 def open_engine(run_folder: Path, name: EngineName = "auto", *, exact: bool = False) -> Engine:
     """The engine for `run_folder/model.keras`.
 
+    A run on an ONNX encoder has an engine of its own, and TensorFlow cannot run it.
+
     Args:
         run_folder: a finished run.
         name: "auto" is OpenVINO where it is installed, can run the model and there is no NVIDIA GPU, else TensorFlow.
@@ -111,6 +131,8 @@ def open_engine(run_folder: Path, name: EngineName = "auto", *, exact: bool = Fa
     Raises:
         RunError: the model cannot be loaded; or OpenVINO is asked for, and not installed or unable to run it.
     """
+    if has_encoder(run_folder):
+        return _open_on_encoder(run_folder, name)
     if name == "openvino" and not is_installed():
         raise RunError("The engine openvino is not installed. Install it: pip install openvino, or use tensorflow.")
     if name == "openvino" or (name == "auto" and is_installed() and not has_gpu()):
@@ -142,8 +164,36 @@ def _precision(run_folder: Path) -> str:
 
 
 def load_keras(path: Path) -> Any:
-    """The network of a `.keras` file, whoever wrote it; see `ductal.loading.keras_file`. Raises RunError."""
-    return load_model_file(path)
+    """The network of a `.keras` file, whoever wrote it, that takes patches; see `ductal.loading.keras_file`.
+
+    Raises:
+        RunError: it cannot be loaded, or is the head of an ONNX encoder.
+    """
+    model = load_model_file(path)
+    if len(model.input_shape) == 2:
+        raise RunError(
+            f"{path} is a head on a frozen ONNX encoder, whose layers Keras does not have: no Grad-CAM, embeddings "
+            "or export. There are `ductal explain --method occlusion` and `ductal context --heads smoothing`."
+            if has_encoder(path.parent)
+            else f"{path} is a head without its encoder: the folder {ENCODER_FOLDER} is missing. "
+            "Copy the whole run again."
+        )
+    return model
+
+
+def _open_on_encoder(run_folder: Path, name: EngineName) -> EncoderEngine:
+    if name == "tensorflow":
+        raise RunError(
+            f"{run_folder} stands on an ONNX encoder, which TensorFlow cannot run. Use the engine auto: OpenVINO or "
+            "ONNX Runtime."
+        )
+    encoder, head = open_encoder(run_folder), load_model_file(run_folder / "model.keras")
+    if head.input_shape != (None, encoder.width):
+        raise RunError(
+            f"The network in {run_folder} takes {head.input_shape}, and its encoder gives {encoder.width} features a "
+            "patch: they do not belong together. Copy the whole run again, or train the recipe again."
+        )
+    return EncoderEngine(encoder, head)
 
 
 def has_gpu() -> bool:

@@ -47,6 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 MAX_LAYERS = 2000  # EfficientNetB7 has 813
 MAX_SIDE = 1024  # px of an input, and of what is resized to
+MAX_FEATURES = 2**16  # of a patch, from an encoder
 MAX_VALUES = 2**25  # that a layer computes for one patch; EfficientNetB7 at 600 px has 1.7e7
 _LAYER_SCALE = ("keras.src.applications.convnext", "LayerScale")
 _OPERATIONS = "keras.src.ops.numpy"
@@ -176,6 +177,10 @@ def _calculated(item: dict[str, Any], terms: list[Any]) -> Any:
 
 def _input(settings: dict[str, Any], name: str) -> Any:
     shape, dtype = settings.get("batch_shape"), settings.get("dtype")
+    if isinstance(shape, list) and len(shape) == 2 and shape[0] is None and dtype == "float32":  # of an encoder
+        if as_size(shape[1]) > MAX_FEATURES:
+            raise RunError(f"its input has more than {MAX_FEATURES} features")
+        return keras.Input(shape[1:], dtype=dtype, name=name)
     if not isinstance(shape, list) or len(shape) != 4 or shape[0] is not None or shape[3] != 3:
         raise RunError(f"its input has the shape {shown(shape)}, not that of patches")
     if max(as_size(side) for side in shape[1:3]) > MAX_SIDE:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ductal.errors import RunError
+from ductal.inference.encoder import ABOUT, ENCODER_FOLDER
 from ductal.inference.predictor import MEMBERS
 
 FORMAT = 1  # of the folder; a result of another format is computed anew
@@ -17,7 +18,7 @@ _END_BYTES = 1 << 20
 def run_identity(run_folder: Path) -> dict[str, Any]:
     """Name of a run and SHA-256 of the files that determine its probabilities. Raises RunError."""
     files = [run_folder / "model.keras", *sorted((run_folder / MEMBERS).glob("*/model.keras"))]
-    files += [path.with_name("calibration.json") for path in files]
+    files += [path.parent / name for path in files for name in ("calibration.json", f"{ENCODER_FOLDER}/{ABOUT}")]
     digests = {}
     try:
         for path in filter(Path.is_file, files):

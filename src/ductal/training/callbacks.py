@@ -51,6 +51,7 @@ class EpochRecord(keras.callbacks.Callback):
         first_epoch: epochs already done by earlier stages.
         monitor: the figure by which EarlyStopping judges.
         on_row: called with each finished row.
+        predict_with: what predicts the validation patches, if not the model that trains.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class EpochRecord(keras.callbacks.Callback):
         first_epoch: int,
         monitor: Monitor,
         on_row: Callable[[dict[str, Any]], None] | None = None,
+        predict_with: Any | None = None,
     ) -> None:
         super().__init__()
-        self.stage, self.feed, self.on_row = stage, feed, on_row
+        self.stage, self.feed, self.on_row, self.predict_with = stage, feed, on_row, predict_with
         self.val_inputs, self.val_rows, self.val_labels = val_inputs, val_rows, val_labels
         self.first_epoch, self.monitor = first_epoch, monitor
         self.rows: list[dict[str, Any]] = []
@@ -86,7 +88,7 @@ class EpochRecord(keras.callbacks.Callback):
         assert logs is not None
         seconds = self.elapsed()
         tp, tn, fp, fn = (float(logs.pop(name)) for name in COUNTS)
-        probs = predict_in_order(self.model, self.val_inputs, self.val_rows)
+        probs = predict_in_order(self.predict_with or self.model, self.val_inputs, self.val_rows)
         figures = binary_metrics(self.val_labels, probs, 0.5)
         clipped = np.clip(probs.astype(np.float64), 1e-7, 1 - 1e-7)
         chosen = np.where(self.val_labels == 1, clipped, 1 - clipped)

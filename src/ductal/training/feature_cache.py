@@ -33,8 +33,11 @@ def plan_cuts(network: Network, recipe: Recipe) -> list[Any | None]:
     """For each stage the tensor its frozen prefix ends with, or None where nothing worth caching is frozen.
 
     A cut is used only where all layers before it are untouched by the stages before, and only in
-    a backbone that is one chain of layers (VGG), where the prefix ends in a single tensor.
+    a backbone that is one chain of layers (VGG), where the prefix ends in a single tensor. What an ONNX encoder gives
+    is always cached, since only the head can train.
     """
+    if network.encoder is not None:
+        return [network.model.input] * len(recipe.stages)
     layers = network.model.layers
     is_chain = all(isinstance(layer.input, keras.KerasTensor) for layer in layers[1:])
     if not recipe.cached_views or not is_chain or recipe.weights == "random":
@@ -63,8 +66,9 @@ class CachedFeed:
         batch_size: int,
         seed: int,
         expected: Expected | None = None,
+        replicas: int = 1,
     ) -> None:
-        self.views, self._expected = views, expected
+        self.views, self._expected, self.used = views, expected, len(labels) - len(labels) % replicas
         self.labels = labels.astype(np.float32)[:, None]
         self.weights = weights.astype(np.float32)
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
@@ -72,12 +76,14 @@ class CachedFeed:
     @property
     def steps(self) -> int:
         """Batches in one pass."""
-        return math.ceil(len(self.labels) / self.batch_size)
+        return math.ceil(self.used / self.batch_size)
 
     def _batches(self, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
         views, n = len(self.views), len(self.labels)
         view = np.random.default_rng([self.seed, self.epoch, views]).integers(0, views, size=(n,))
-        for chosen, places in epoch_order(self.seed, self.epoch, n, self.batch_size, skip, self._expected):
+        for chosen, places in epoch_order(
+            self.seed, self.epoch, n, self.batch_size, skip, self._expected, self.used
+        ):
             features = np.empty((len(chosen), *self.views[0].shape[1:]), np.float32)
             for number, stored in enumerate(self.views):
                 drawn = view[places] == number

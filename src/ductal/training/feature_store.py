@@ -107,7 +107,7 @@ def _with_later(
     own: dict[str, _Need], network: Network, recipe: Recipe, later: Sequence[Recipe]
 ) -> dict[str, _Need]:
     needs = dict(own)
-    same = ("backbone", "weights", "input_px", "augment", "precision")
+    same = ("backbone", "encoder", "weights", "input_px", "augment", "precision")
     for other in later:
         if any(getattr(other, name) != getattr(recipe, name) for name in same):
             continue
@@ -227,7 +227,9 @@ class _Store:
         return draws(self._seed, FIRST_VIEW + view, len(self._rows["train"]), self._recipe.augment)
 
     def _forward(self, needs: dict[str, _Need]) -> Callable[[Any], dict[str, Any]]:
-        names = tuple(sorted(needs))
+        names, encoder = tuple(sorted(needs)), self._network.encoder
+        if encoder is not None:
+            return lambda patches: {names[0]: encoder.features(np.asarray(patches))}
         if names not in self._forwards:
             tensors = {name: need.tensor for name, need in needs.items()}
             prefix = keras.Model(self._network.model.input, tensors)
@@ -236,6 +238,8 @@ class _Store:
 
     def _path(self, need: _Need, view: int | None) -> Path:
         name = need.tensor.name
+        if self._network.encoder is not None:
+            self._prefixes[name] = self._network.encoder.digest
         if name not in self._prefixes:
             self._prefixes[name] = _digest_layers(keras.Model(self._network.model.input, need.tensor).layers)
         content: list[Any] = [1, self._prefixes[name], tf.__version__, self._recipe.precision]

@@ -21,6 +21,7 @@ from ductal.data.split import Split
 from ductal.data.workers import main_left_out
 from ductal.errors import DuctalError
 from ductal.files import is_disk_error, storage_error, sweep
+from ductal.tracking.options import Tracking
 from ductal.training.recipe import Recipe
 
 _SECONDS_TO_END = 5.0  # then it is killed, and the parent sweeps up
@@ -52,6 +53,8 @@ def train_isolated(
     features_folder: Path | None = None,
     later: tuple[Recipe, ...] = (),
     fresh: bool = False,
+    tracking: Tracking | None = None,
+    gpus: int | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """`ductal.training.trainer.train` in a child process that shares this terminal; returns `out`.
@@ -71,6 +74,7 @@ def train_isolated(
     settings = {
         "audit": audit, "seed": seed, "profile": profile, "weights_file": weights_file,
         "features_folder": features_folder, "later": later, "fresh": fresh,
+        "tracking": tracking, "gpus": gpus,
     }  # fmt: skip
     task = _Task(recipe, cohort_folder, split, out, not trained, final, on_epoch is not None, settings)
     context = multiprocessing.get_context("spawn")
@@ -177,6 +181,7 @@ def _work(task: _Task, sender: Connection) -> None:
     quiet_tensorflow()
     from ductal.data.cohort import Cohort
     from ductal.evaluation.evaluate import evaluate
+    from ductal.tracking.trackers import track_evaluation
     from ductal.training.progress import TrainingProgress
     from ductal.training.trainer import train
 
@@ -187,6 +192,8 @@ def _work(task: _Task, sender: Connection) -> None:
             train(task.recipe, cohort, task.split, task.out, progress=progress, **task.settings)
         if task.evaluate:
             evaluate(task.out, cohort, task.split, progress=progress.passing("evaluation"))
+            if task.settings["tracking"] is not None:
+                track_evaluation(task.settings["tracking"], task.out, progress.warn)
 
 
 def _portable(error: BaseException, task: _Task) -> DuctalError:

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from ductal.errors import RecipeError
+from ductal.inference.encoder import OnnxEncoder
 from ductal.training.backbones import IMAGENET_STD, build_base, family_of
 from ductal.training.recipe import Recipe, Stage
-from ductal.training.weights import load_imagenet
+from ductal.training.weights import load_encoder, load_imagenet
 
 PATCH_PX = 50
 
@@ -37,11 +38,15 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Network:
-    """A model with the names of the layers that belong to its backbone, in the order of the graph."""
+    """A model with the names of the layers that belong to its backbone, in the order of the graph.
+
+    With an `encoder` the model is the head alone, on its features.
+    """
 
     model: keras.Model
     base_names: list[str]
     weights_origin: str
+    encoder: OnnxEncoder | None = None
 
     def base_layers(self) -> list[Any]:
         """The backbone's layers, first to last."""
@@ -51,7 +56,8 @@ class Network:
 def build_network(recipe: Recipe, normalisation: Normalisation, weights_file: Path | None = None) -> Network:
     """Build the model of `recipe`.
 
-    Input: uint8 RGB 0-255, shape (n, 50, 50, 3). Output: probability of IDC, float32, shape (n, 1).
+    Input: uint8 RGB 0-255, shape (n, 50, 50, 3); of a head on an encoder, its features, float32 (n, d). Output:
+    probability of IDC, float32, shape (n, 1).
 
     Args:
         recipe: the settings; the trainer has settled the precision ("auto" is float32 here).
@@ -60,10 +66,18 @@ def build_network(recipe: Recipe, normalisation: Normalisation, weights_file: Pa
         weights_file: a weights file to use instead of those the resolver finds.
 
     Raises:
-        WeightsError: the ImageNet weights are not to be had.
+        WeightsError: the ImageNet weights are not to be had, or the encoder is not one.
     """
+    if recipe.encoder is not None:
+        return _on_encoder(recipe)
     with layers_in("float32" if recipe.precision == "auto" else recipe.precision):
         return _build(recipe, normalisation, weights_file)
+
+
+def _on_encoder(recipe: Recipe) -> Network:
+    encoder, origin = load_encoder(recipe)
+    features = keras.Input((encoder.width,), dtype="float32", name="features")
+    return Network(keras.Model(features, _head(recipe, features), name="ductal"), [], origin, encoder)
 
 
 @contextmanager
@@ -91,7 +105,9 @@ def _build(recipe: Recipe, normalisation: Normalisation, weights_file: Path | No
     base = build_base(recipe.backbone, input_tensor=x)
     base_names = [layer.name for layer in base.layers if layer.name not in before]
     origin = _initialise(base, recipe, normalisation, weights_file)
-    model = keras.Model(inputs, _head(recipe, base.output), name="ductal")
+    pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+    pooled = pool[recipe.head.pooling](name="head_pool")(base.output)
+    model = keras.Model(inputs, _head(recipe, pooled), name="ductal")
     return Network(model, base_names, origin)
 
 
@@ -134,8 +150,7 @@ def _set_own_normalisation(base: Any, mean: np.ndarray, variance: np.ndarray) ->
 
 
 def _head(recipe: Recipe, features: Any) -> Any:
-    pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
-    x = pool[recipe.head.pooling](name="head_pool")(features)
+    x = features
     if recipe.head.batch_norm:
         x = keras.layers.BatchNormalization(momentum=0.9, name="head_norm")(x)
     for number, units in enumerate(recipe.head.units, start=1):

@@ -41,12 +41,16 @@ class FusedAdamW(_Fused, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW`, the same to rounding."""
 
 
-def make_optimizer(stage: Stage) -> keras.optimizers.Optimizer:
-    """The optimizer that `stage` asks for; weight decay spares biases and normalisation."""
+def make_optimizer(stage: Stage, *, fused: bool = True) -> keras.optimizers.Optimizer:
+    """The optimizer that `stage` asks for; weight decay spares biases and normalisation.
+
+    `fused` ones update variables of one device; without, they are Keras's own.
+    """
     if stage.optimizer == "sgd":
         return keras.optimizers.SGD(stage.learning_rate, momentum=0.9, nesterov=True)
+    adam, adamw = (FusedAdam, FusedAdamW) if fused else (keras.optimizers.Adam, keras.optimizers.AdamW)
     if stage.optimizer == "adam":
-        return FusedAdam(stage.learning_rate)
-    optimizer = FusedAdamW(stage.learning_rate, weight_decay=stage.weight_decay)
+        return adam(stage.learning_rate)
+    optimizer = adamw(stage.learning_rate, weight_decay=stage.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer

@@ -27,6 +27,7 @@ class TrainingFeed:
         weights: float32 (n,), the weight of each patch in the loss.
         expected: how often each patch is drawn; None draws each once.
         mixup, cutmix: see `ductal.training.mixing`; 0 mixes none.
+        replicas: devices that share a batch; the last patches of an epoch that they cannot share evenly are left out.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class TrainingFeed:
         expected: Expected | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        replicas: int = 1,
     ) -> None:
-        self.pixels, self.rows = pixels, rows
+        self.pixels, self.rows, self.used = pixels, rows, len(rows) - len(rows) % replicas
         self.labels = labels.astype(np.float32)[:, None]
         self.weights = weights.astype(np.float32)
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
@@ -53,7 +55,7 @@ class TrainingFeed:
     @property
     def steps(self) -> int:
         """Batches in one pass."""
-        return math.ceil(len(self.rows) / self.batch_size)
+        return math.ceil(self.used / self.batch_size)
 
     def _batches(self, skip: int) -> Iterator[tuple[np.ndarray, ...]]:
         n = len(self.rows)
@@ -61,7 +63,9 @@ class TrainingFeed:
         mixing = np.empty((n, 0), np.float32)
         if any(self._mixed):
             mixing = mixing_draws(self.seed, self.epoch, n, *self._mixed)
-        for chosen, places in epoch_order(self.seed, self.epoch, n, self.batch_size, skip, self._expected):
+        for chosen, places in epoch_order(
+            self.seed, self.epoch, n, self.batch_size, skip, self._expected, self.used
+        ):
             patches = self.pixels[self.rows[chosen]]
             yield patches, numbers[places], mixing[places], self.labels[chosen], self.weights[chosen]
 
@@ -99,21 +103,28 @@ def prefetched(batches: tf.data.Dataset, steps: int) -> tf.data.Dataset:
 
 
 def epoch_order(
-    seed: int, epoch: int, n: int, batch_size: int, skip: int = 0, expected: Expected | None = None
+    seed: int,
+    epoch: int,
+    n: int,
+    batch_size: int,
+    skip: int = 0,
+    expected: Expected | None = None,
+    used: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches in the order of that epoch, from number `skip` on.
 
     Args:
         n: patches, and places in an epoch.
         expected: how often each patch is drawn; None draws each once.
+        used: only the first so many places of the order; None is all.
 
     Yields:
         (patches int64 (b,), places int64 (b,)): numbers drawn for the epoch are looked up by place. They are the
         same where each patch is drawn once.
     """
     drawn = np.arange(n) if expected is None else draw_epoch(expected, seed, epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(n)
-    for start in range(skip * batch_size, n, batch_size):
+    order = np.random.default_rng([seed, epoch]).permutation(n)[:used]
+    for start in range(skip * batch_size, len(order), batch_size):
         places = order[start : start + batch_size]
         yield drawn[places], places
 

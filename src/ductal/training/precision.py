@@ -59,11 +59,13 @@ def choose_precision(recipe: Recipe) -> Choice:
     """What to train `recipe` in; timed once per backbone, input size, device and version, then read from a cache.
 
     The cache is `precision.json` in `$DUCTAL_CACHE`, else in `$XDG_CACHE_HOME/ductal`, else in `~/.cache/ductal`;
-    delete it to measure again. Where it cannot be written, each training measures.
+    delete it to measure again. Where it cannot be written, each training measures. The head of an ONNX encoder trains
+    in float32: there is nothing in it to gain.
     """
-    if recipe.precision != "auto":
+    if recipe.precision != "auto" or recipe.encoder is not None:
         gpu = bool(tf.config.list_physical_devices("GPU"))
-        return Choice(recipe.precision, "auto" if gpu else False, {}, "recipe")
+        precision = "float32" if recipe.encoder is not None else recipe.precision
+        return Choice(precision, "auto" if gpu else False, {}, "recipe")
     key = _key(recipe)
     known = _read_cache()
     if key in known:

@@ -20,6 +20,7 @@ from pydantic import (
 
 from ductal.errors import RecipeError, RunError
 from ductal.evaluation.decision import ThresholdRule
+from ductal.inference.encoder import EncoderInput
 from ductal.training import combinations
 from ductal.training.backbones import BACKBONES, SMALLEST_PX
 
@@ -34,6 +35,7 @@ DEFAULT_RECIPES = (
 )
 QUICK_VIEWS = 2  # more views than epochs would cost more than they save
 Monitor = Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc"]
+ONNX = "onnx"  # the backbone that is a file of the user's
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -55,6 +57,12 @@ class RandAugment(_Settings):
 
     operations: int = Field(default=2, ge=1, le=9)
     strength: float = Field(default=0.3, gt=0.0, le=1.0)
+
+
+class Encoder(EncoderInput):
+    """A frozen network in an ONNX file, relative to the recipe's folder; see `EncoderInput` for the rest."""
+
+    file: str = Field(min_length=1, max_length=4000)
 
 
 class Augment(_Settings):
@@ -118,8 +126,8 @@ class Recipe(_Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
-    backbone: Literal[BACKBONES]  # type: ignore[valid-type]
-    weights: Literal["imagenet", "random"]
+    backbone: Literal[(*BACKBONES, ONNX)]  # type: ignore[valid-type]
+    weights: Literal["imagenet", "random", "file"]  # file: that of `encoder`
     input_px: int = Field(default=50, ge=SMALLEST_PX, le=600)
     quick_input_px: int | None = Field(default=None, ge=SMALLEST_PX, le=600)
     batch_size: int = Field(default=64, ge=2, le=4096)
@@ -136,6 +144,7 @@ class Recipe(_Settings):
     threshold: str = "balanced_accuracy"  # rule on validation patients; or sensitivity:0.95, or cost:5
     cached_views: int = Field(default=0, ge=0, le=64)
     head: Head = Head()
+    encoder: Encoder | None = None
     augment: Augment = Augment()
     stages: list[Stage] = Field(min_length=1)
 
@@ -170,6 +179,23 @@ class Recipe(_Settings):
     @model_validator(mode="after")
     def _settings_go_together(self) -> Recipe:
         return combinations.accept(self, combinations.recipe_mistakes(self))
+
+    @model_validator(mode="after")
+    def _encoder_stays_frozen(self) -> Recipe:
+        has_encoder = self.encoder is not None
+        if has_encoder != (self.backbone == ONNX) or has_encoder != (self.weights == "file"):
+            raise ValueError(f'backbone = "{ONNX}", weights = "file" and a table [encoder] go together')
+        fits = {
+            'unfreeze = "none" in every stage': all(stage.unfreeze == "none" for stage in self.stages),
+            "cached_views of at least 1": self.cached_views > 0,
+            "no quick_input_px": self.quick_input_px is None,
+            'precision = "auto" or "float32"': self.precision in ("auto", "float32"),
+            'pooling = "avg" in [head]': self.head.pooling == "avg",
+        }
+        missing = [rule for rule, kept in fits.items() if has_encoder and not kept]
+        if missing:
+            raise ValueError(f"an ONNX encoder is frozen and runs as it is, so it needs {', '.join(missing)}")
+        return self
 
     @property
     def rebalanced(self) -> bool:
@@ -214,6 +240,9 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         settings = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOML allows numbers and nesting that Python does not
         raise RecipeError(f"{origin} is not valid TOML: {error}. Correct that line and try again.") from error
+    encoder = settings.get("encoder")
+    if isinstance(encoder, dict) and isinstance(encoder.get("file"), str):
+        encoder["file"] = str(Path(name_or_path).parent / encoder["file"])
     return parse_recipe(settings, origin)
 
 
@@ -269,8 +298,9 @@ def _is_union_branch(part: int | str) -> bool:
 
 
 def _allowed_keys(place: tuple[int | str, ...]) -> list[str]:
-    tables: dict[str, type[_Settings]] = {
+    tables: dict[str, type[BaseModel]] = {
         "head": Head,
+        "encoder": Encoder,
         "augment": Augment,
         "randaugment": RandAugment,
         "stages": Stage,

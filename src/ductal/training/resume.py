@@ -103,7 +103,9 @@ class StageCheckpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Save, if the last time is long ago."""
-        if time.monotonic() - self._last_time >= SECONDS_BETWEEN:
+        # Several devices cannot begin with an epoch of which only the end is left: Keras asks them for a batch.
+        is_over = self._job.strategy is not None and self._skipped + batch + 1 >= self._record.feed.steps
+        if time.monotonic() - self._last_time >= SECONDS_BETWEEN and not is_over:
             self._save(self._epoch, self._skipped + batch + 1, _copies(self._job.network.model.weights))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002

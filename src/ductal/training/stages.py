@@ -13,9 +13,12 @@ import keras
 import numpy as np
 
 from ductal.data.cohort import Cohort
+from ductal.errors import StorageError
+from ductal.tracking.trackers import Trackers
 from ductal.training.averaging import WeightAverage
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, stage_callbacks
 from ductal.training.checkpoint import Arrays, Checkpoint, Checkpoints
+from ductal.training.devices import FirstCopy, replicas_of, scope_of
 from ductal.training.feature_cache import CachedFeatures, CachedFeed
 from ductal.training.feature_store import StageFeatures, prepare_features
 from ductal.training.network import Network, set_trainable
@@ -41,6 +44,8 @@ class Job:
     choice: Choice
     progress: TrainingProgress
     checkpoints: Checkpoints
+    trackers: Trackers
+    strategy: Any | None = None  # of `ductal.training.devices`, for several devices
     history: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
@@ -87,6 +92,11 @@ def find_features(job: Job, folder: Path, later: Sequence[Recipe]) -> StageFeatu
         job.network, job.recipe, job.cohort.pixels, job.rows,
         folder=folder, seed=job.seed, later=later, progress=job.progress.passing("frozen layers"),
     )  # fmt: skip
+    if features.over_budget and job.network.encoder is not None:
+        raise StorageError(
+            f"The disk of {folder} has no room for the features of the encoder, without which its head cannot train. "
+            "Free space, choose another --out, or fewer cached_views."
+        )
     if features.over_budget:
         job.progress.warn(
             f"The disk has no room for the activations of frozen layers of: {', '.join(features.over_budget)}. "
@@ -107,13 +117,14 @@ def train_stage(
     """
     stage = job.recipe.stages[number]
     set_trainable(job.network, stage, job.recipe)
-    model, feed, val_inputs, val_rows = _inputs(job, cached)
-    model.compile(
-        optimizer=make_optimizer(stage),
-        loss=make_loss(job.recipe),
-        metrics=on_nearest_class(count_metrics()),
-        jit_compile=job.choice.xla,
-    )
+    with scope_of(job.strategy):
+        model, feed, val_inputs, val_rows = _inputs(job, cached)
+        model.compile(
+            optimizer=make_optimizer(stage, fused=job.strategy is None),
+            loss=make_loss(job.recipe),
+            metrics=on_nearest_class(count_metrics()),
+            jit_compile=job.choice.xla if job.strategy is None else False,
+        )
     before = saved.groups["before"] if saved else job.network.model.get_weights()
     fit = partial(_fit, job, number, model, feed, (val_inputs, val_rows), before)
     if saved and saved.batch:
@@ -135,12 +146,14 @@ def _fit(
 
     def on_row(row: dict[str, Any]) -> None:
         job.progress.epoch(row, planned)
+        job.trackers.epoch(row)
         if row["epoch"] < planned:
             begin(row["epoch"] + 1)
 
     record = EpochRecord(
         stage=stage.name, feed=feed, val_inputs=val[0], val_rows=val[1], val_labels=job.labels["val"],
         first_epoch=first_epoch, monitor=stage.early_stopping.monitor, on_row=on_row,
+        predict_with=FirstCopy(model) if job.strategy is not None else None,
     )  # fmt: skip
     if saved:
         record.rows, record.best_row = saved.facts["rows"], saved.facts["best_row"]
@@ -166,7 +179,10 @@ def _inputs(
 ) -> tuple[keras.Model, TrainingFeed | CachedFeed, np.ndarray, np.ndarray | None]:
     """The model that trains, its feed, and the validation inputs with their rows (None for all)."""
     labels = training_labels(job.cohort, job.rows["train"], job.recipe.neighbour_smoothing)
-    settings: dict[str, Any] = {"batch_size": job.recipe.batch_size, "seed": job.seed, "expected": job.expected}
+    settings: dict[str, Any] = {
+        "batch_size": job.recipe.batch_size, "seed": job.seed, "expected": job.expected,
+        "replicas": replicas_of(job.strategy),
+    }  # fmt: skip
     if cached is not None:
         cut, features = cached
         feed = CachedFeed(features.train, labels, job.weights, **settings)

@@ -24,9 +24,13 @@ from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.judgement import judge
 from ductal.evaluation.model_card import write_model_card
 from ductal.files import replace_folder, scratch_folder
+from ductal.inference.encoder import ENCODER_FOLDER
 from ductal.record import describe_data, package_versions, save_predictions, to_json
+from ductal.tracking.options import Tracking
+from ductal.tracking.trackers import Trackers, open_trackers, params_of
 from ductal.training.callbacks import is_collapsed
 from ductal.training.checkpoint import Checkpoint, Checkpoints, checkpoint_folder, checkpoint_key
+from ductal.training.devices import mirrored, replicas_of, scope_of
 from ductal.training.fast_layers import make_fast, make_plain
 from ductal.training.feature_store import StageFeatures
 from ductal.training.network import PATCH_PX, Normalisation, build_network, to_float32
@@ -35,6 +39,7 @@ from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe
 from ductal.training.resume import epochs_left
 from ductal.training.stages import Job, find_features, train_stage
+from ductal.training.weights import encoder_origin
 
 LABELS = {"0": "not_cancer", "1": "cancer"}
 
@@ -53,6 +58,8 @@ def train(
     features_folder: Path | None = None,
     later: Sequence[Recipe] = (),
     fresh: bool = False,
+    tracking: Tracking | None = None,
+    gpus: int | None = None,
 ) -> Path:
     """Train `recipe` and write the run folder `out`; a training that was interrupted is continued.
 
@@ -77,12 +84,15 @@ def train(
         later: recipes that will use `features_folder` after this one; what they need of the same frozen layers
             is computed in the same pass.
         fresh: begin anew, and delete the checkpoints.
+        tracking: who else is told of it; a tracker that fails is a warning.
+        gpus: graphics processors that share each batch; None is one device. See `ductal.training.devices`.
 
     Returns:
         `out`.
 
     Raises:
-        LeakError: the split leaks. DataError: a part lacks a class. WeightsError: no ImageNet weights.
+        LeakError: the split leaks. DataError: a part lacks a class. RecipeError: `gpus` does not fit.
+        WeightsError: no ImageNet weights, no encoder.
         StorageError: the disk refused, or (`BusyError`) another process trains into `out`. A checkpoint that could
             not be written is a warning.
     """
@@ -91,12 +101,21 @@ def train(
     refuse_leaks(audit)
     rows = {part: split.rows(cohort, part) for part in ("train", "val")}
     _check_classes(cohort, rows)
-    key = _key(recipe, cohort, split, seed, weights_file)
-    with scratch_folder(out) as folder, Checkpoints(checkpoint_folder(out), key, progress.warn) as checkpoints:
+    strategy = mirrored(gpus, recipe)
+    key = _key(recipe, cohort, split, seed, weights_file, strategy)
+    with (
+        scratch_folder(out) as folder,
+        Checkpoints(checkpoint_folder(out), key, progress.warn) as checkpoints,
+        open_trackers(tracking or Tracking(), out.name, checkpoints.folder, key, progress.warn) as trackers,
+    ):
         if fresh:
             checkpoints.remove()
         saved = checkpoints.newest()
-        job = _begin(recipe, cohort, rows, seed, weights_file, progress, checkpoints, saved)
+        job = _begin(
+            recipe, cohort, rows, seed, weights_file, progress, checkpoints, trackers, strategy, saved
+        )
+        told = _record(job, recipe, cohort, split, audit, profile)
+        trackers.begin(recipe.name, params_of(told), resumed=saved is not None)
         alike = [other for other in later if other.precision == recipe.precision]
         alike = [other.model_copy(update={"precision": job.choice.precision}) for other in alike]
         began = time.perf_counter()
@@ -104,34 +123,33 @@ def train(
         frozen_seconds = time.perf_counter() - began
         _train_stages(job, features, saved)
         model = _finished(job)
-        record = {
-            "name": recipe.name,
-            "control": False,
-            "profile": profile,
-            "recipe": recipe.model_dump(mode="json"),
-            **describe_data(cohort, split, audit),
-            **_describe(job),
+        record = _record(job, recipe, cohort, split, audit, profile) | {
             "timings": {
                 "train_seconds": time.perf_counter() - job.started,
                 "frozen_layers_seconds": frozen_seconds,
             },
             "feature_cache": features.note,
         }
+        if tracked := trackers.record():
+            record["tracking"] = tracked
         _write_run(folder, model, job, split, record)
         replace_folder(folder, out)
         checkpoints.remove()
     return out
 
 
-def _key(recipe: Recipe, cohort: Cohort, split: Split, seed: int, weights_file: Path | None) -> str:
+def _key(
+    recipe: Recipe, cohort: Cohort, split: Split, seed: int, weights_file: Path | None, strategy: Any | None
+) -> str:
     """What a checkpoint must agree with to be gone on from."""
-    weights = None
+    weights = encoder_origin(recipe) if recipe.encoder is not None else None
     if weights_file is not None and weights_file.is_file() and recipe.weights == "imagenet":
         with weights_file.open("rb") as handle:
             weights = hashlib.file_digest(handle, "sha256").hexdigest()
     return checkpoint_key(
         recipe=recipe.model_dump(mode="json"), cohort=cohort.info.fingerprint, selection=cohort.info.selection,
-        split=split.identity, seed=seed, weights=weights, versions=_versions(), device=_device(),
+        split=split.identity, seed=seed, weights=weights, versions=_versions(),
+        device=_device(strategy),
     )  # fmt: skip
 
 
@@ -143,6 +161,8 @@ def _begin(
     weights_file: Path | None,
     progress: TrainingProgress,
     checkpoints: Checkpoints,
+    trackers: Trackers,
+    strategy: Any | None,
     saved: Checkpoint | None,
 ) -> Job:
     """The training before its first stage, or with what a checkpoint knows of its stages."""
@@ -151,9 +171,11 @@ def _begin(
     recipe = recipe.model_copy(update={"precision": choice.precision})
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
-    make_fast(network.model)
-    job = Job(recipe, cohort, rows, seed, network, choice, progress, checkpoints)
+    with scope_of(strategy):
+        network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
+    if strategy is None:
+        make_fast(network.model)
+    job = Job(recipe, cohort, rows, seed, network, choice, progress, checkpoints, trackers, strategy)
     if saved:
         job.restore(saved)
     return job
@@ -185,6 +207,20 @@ def _finished(job: Job) -> keras.Model:
     return to_float32(job.network)
 
 
+def _record(
+    job: Job, recipe: Recipe, cohort: Cohort, split: Split, audit: AuditReport, profile: str
+) -> dict[str, Any]:
+    """`run.json`, as far as it does not depend on how long the training took."""
+    return {
+        "name": recipe.name,
+        "control": False,
+        "profile": profile,
+        "recipe": recipe.model_dump(mode="json"),
+        **describe_data(cohort, split, audit),
+        **_describe(job),
+    }
+
+
 def _describe(job: Job) -> dict[str, Any]:
     """What `run.json` says of the training itself."""
     model = job.network.model
@@ -192,7 +228,7 @@ def _describe(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "weights": job.network.weights_origin,
         "versions": _versions(),
-        "device": _device(),
+        "device": _device(job.strategy),
         "precision": job.choice.precision,
         "precision_choice": asdict(job.choice),
         "test_opened": 0,
@@ -230,7 +266,10 @@ def _check_classes(cohort: Cohort, rows: dict[str, np.ndarray]) -> None:
             )
 
 
-def _device() -> str:
+def _device(strategy: Any | None) -> str:
+    if strategy is not None:
+        kind = strategy.extended.worker_devices[0].split(":")[-2]
+        return f"{replicas_of(strategy)} x {kind} at once"
     gpus = tf.config.list_physical_devices("GPU")
     return f"GPU x{len(gpus)}" if gpus else "CPU"
 
@@ -247,6 +286,8 @@ def _write_run(folder: Path, model: keras.Model, job: Job, split: Split, record:
         "spacing_um": job.cohort.info.spacing_um,
     }
     model.save(folder / "model.keras")
+    if job.network.encoder is not None:
+        job.network.encoder.save(folder / ENCODER_FOLDER)
     (folder / "calibration.json").write_text(to_json(calibration), encoding="utf-8")
     (folder / "run.json").write_text(to_json(record), encoding="utf-8")
     split.save(folder / "split.json")

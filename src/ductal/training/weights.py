@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ductal.errors import WeightsError
+from ductal.errors import RunError, WeightsError
+from ductal.inference.encoder import EncoderInput, OnnxEncoder, sha256_of
+from ductal.loading.onnx_file import onnx_files
 from ductal.training import offline_weights
 from ductal.training.backbones import Published, published_weights
+from ductal.training.recipe import Recipe
 
 KERAS_CACHE = "Keras cache"
 # First values of kernels in published dumps of ImageNet weights: a wrong file is refused whatever its name says.
@@ -51,6 +55,42 @@ def load_imagenet(base: Any, backbone: str, weights_file: Path | None = None) ->
         return package.origin
     _load_h5(base, backbone, _download(backbone))
     return "Keras official download"
+
+
+def load_encoder(recipe: Recipe) -> tuple[OnnxEncoder, str]:
+    """The ONNX encoder of a recipe that has one, and where it came from, for the run's record.
+
+    Raises:
+        WeightsError: no such file, or it is refused (see `ductal.inference.encoder.OnnxEncoder`).
+    """
+    settings = recipe.encoder
+    assert settings is not None
+    path = Path(settings.file)
+    try:
+        called = EncoderInput.model_validate(settings.model_dump(exclude={"file"}))
+        encoder = OnnxEncoder(path, called, recipe.input_px)
+    except RunError as error:
+        raise WeightsError(
+            f"The encoder {path} of the recipe {recipe.name} cannot be used: {error}. Correct [encoder] in the "
+            "recipe, or export the network anew."
+        ) from error
+    return encoder, _origin(path, encoder.files.values())
+
+
+def encoder_origin(recipe: Recipe) -> str:
+    """Name and SHA-256 of the files of a recipe's encoder. Raises WeightsError where they are not to be had."""
+    assert recipe.encoder is not None
+    path = Path(recipe.encoder.file)
+    try:
+        return _origin(path, [sha256_of(file) for file in onnx_files(path)])
+    except (RunError, OSError) as error:
+        raise WeightsError(
+            f"The encoder {path} of the recipe {recipe.name} cannot be used: {error}. Correct file in [encoder]."
+        ) from error
+
+
+def _origin(path: Path, digests: Iterable[str]) -> str:
+    return f"ONNX file {path.name}, SHA-256 {' '.join(digests)}"
 
 
 def weights_at_hand(backbone: str) -> str | None:

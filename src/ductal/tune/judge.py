@@ -15,7 +15,7 @@ from ductal.evaluation.bootstrap import MIN_PATIENTS, Resampling, patients_of
 from ductal.evaluation.differences import Patches, Scored, difference, resampled
 from ductal.tune.optimism import Optimism, selection_optimism
 from ductal.tune.study import Study, best_trial, first_trial, recipe_of
-from ductal.tune.trial import train_part
+from ductal.tune.trial import delete_network, train_part
 
 JUDGED = "judged"  # user attribute of a study: what the validation patients said, once for each best trial
 FOLDER = "judged"
@@ -57,7 +57,7 @@ def judge_once(study: Study) -> None:
         if trial is not None and (name == "best" or trial.number != best.number):
             folder = study.folder / FOLDER / name
             train_part(study.bench, recipe_of(study, trial), study.bench.patients.outer, folder)
-            (folder / "model.keras").unlink()
+            delete_network(folder)
             tables[name] = _predictions(folder)
     found = compare(best.number, tables["best"], tables.get("shipped"))
     study.optuna.set_user_attr(JUDGED, [*judged, found.__dict__])

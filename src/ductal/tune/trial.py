@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ductal.errors import RunError
+from ductal.inference.encoder import ENCODER_FOLDER
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import Monitor, Recipe
 from ductal.tune.patients import Audited, Patients
@@ -63,10 +65,16 @@ def run_trial(bench: Bench, recipe: Recipe, folder: Path, report: Report) -> flo
         alone = len(parts) == 1
         place = folder if alone else folder / f"fold{number}"
         values.append(train_part(bench, recipe, part, place, report if alone else None))
-        (place / "model.keras").unlink()
+        delete_network(place)
         if not alone:
             report(number + 1, sum(values) / len(values))
     return sum(values) / len(values)
+
+
+def delete_network(folder: Path) -> None:
+    """Delete the largest part of a run, which a study has no use for."""
+    (folder / "model.keras").unlink()
+    shutil.rmtree(folder / ENCODER_FOLDER, ignore_errors=True)
 
 
 def train_part(bench: Bench, recipe: Recipe, part: Audited, folder: Path, report: Report | None = None) -> float:

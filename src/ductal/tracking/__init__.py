@@ -1,0 +1,1 @@
+"""Telling other programs how a training goes: TensorBoard, MLflow."""
