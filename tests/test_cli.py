@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from ductal.cli import app
 from ductal.data.cohort import Cohort
+from ductal.locks import locked
 
 DUCTAL = (sys.executable, "-m", "ductal")
 # Threads of the control models spin for each other where other programs use the cores.
@@ -181,7 +182,9 @@ def test_interrupted_evaluation_does_not_cost_the_training(finished: Path, archi
     assert (run / "model.keras").stat().st_ino == trained
 
 
-def test_predict_and_compare(finished: Path, archive: Path, tmp_path: Path) -> None:
+def test_predict_and_compare(
+    finished: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, said = invoke("predict", finished / "runs" / "first", archive, "--out", tmp_path / "p.csv")
     assert code == 0, said
     assert said.startswith("96 images: ")
@@ -189,6 +192,12 @@ def test_predict_and_compare(finished: Path, archive: Path, tmp_path: Path) -> N
     code, said = invoke("compare", finished, "--out", tmp_path / "compared")
     assert code == 0, said
     assert (tmp_path / "compared" / "report.html").is_file()
+    before = (tmp_path / "compared" / "report.html").stat().st_ino
+    monkeypatch.setattr("ductal.locks.PATIENCE_SECONDS", 0.0)
+    with locked(tmp_path / "compared" / "experiment"):  # as `ductal run --out` there has it
+        assert invoke("compare", finished, "--out", tmp_path / "compared")[0] == 11
+        assert invoke("prior", "--no-test-set", "--out", tmp_path / "compared")[0] == 11
+    assert (tmp_path / "compared" / "report.html").stat().st_ino == before
 
 
 def test_ctrl_c_in_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_zip: Path) -> None:

@@ -25,6 +25,7 @@ def train(
     fresh: bool = False,
     tracking: Tracking | None = None,
     gpus: int | None = None,
+    deterministic: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Train a recipe into the run folder `out` and return that folder; evaluate it afterwards.
@@ -40,6 +41,8 @@ def train(
         fresh: begin anew; otherwise a call that was interrupted is continued.
         tracking: who else is told, such as ``Tracking.parse(["mlflow"], folder, uri)``.
         gpus: graphics processors that share each batch; None is one device.
+        deterministic: the same again from the same seed, also on a GPU, or an error; slower. This process stays so
+            (see `ductal.training.deterministic`), so call it before TensorFlow has done anything.
         console: where progress is shown; a default console when None.
 
     Raises:
@@ -54,4 +57,5 @@ def train(
             settings.for_profile(profile), cohort, split, out,
             seed=seed, progress=progress, weights_file=weights_file, profile=profile, fresh=fresh,
             tracking=tracking, gpus=gpus,
+            deterministic=deterministic,
         )  # fmt: skip

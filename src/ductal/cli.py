@@ -13,6 +13,7 @@ from ductal.cli_neighbours import neighbours
 from ductal.cli_options import (
     D4,
     Commands,
+    Deterministic,
     Engine,
     EngineChoice,
     Fast,
@@ -100,6 +101,7 @@ def run(
     track: Track = None,
     tracking_uri: TrackingUri = None,
     gpus: Gpus = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Do it all: prepare, split, audit, train, evaluate, compare, report."""
     from ductal.experiment import Plan, run_experiment
@@ -125,6 +127,7 @@ def run(
             fresh=fresh,
             tracking=tracking_in(track, tracking_uri, out),
             gpus=gpus,
+            deterministic=deterministic,
         ),
         make_console(),
     )
@@ -149,6 +152,7 @@ def train(
     track: Track = None,
     tracking_uri: TrackingUri = None,
     gpus: Gpus = None,
+    deterministic: Deterministic = False,
 ) -> None:
     """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
@@ -169,7 +173,7 @@ def train(
     folder = train_isolated(
         settings, patches.folder, parts, out / "runs" / settings.name,
         audit=audit, seed=seed, profile=profile.value, weights_file=weights_file, final=False,
-        fresh=fresh, tracking=tracking, gpus=gpus,
+        fresh=fresh, tracking=tracking, gpus=gpus, deterministic=deterministic,
     )  # fmt: skip
     say(console, f"Run: {folder}. For its report: ductal evaluate {folder}")
 
@@ -235,7 +239,7 @@ def compare(
     ] = False,
 ) -> None:
     """Leaderboard of runs: table, leaderboard.csv, leaderboard.md and one report.html."""
-    from ductal.experiment import summarise
+    from ductal.experiment import compare as compare_runs
 
     folders: list[Path] = []
     for path in runs:
@@ -243,7 +247,7 @@ def compare(
         if not inside and not (path / "run.json").is_file():
             raise RunError(f"{path} is no run folder and holds no runs/. Name run folders, or an --out folder.")
         folders += inside or [path]
-    summarise(out, folders, make_console(), allow_different=allow_different)
+    compare_runs(out, folders, make_console(), allow_different=allow_different)
 
 
 @app.command()

@@ -144,6 +144,13 @@ TrackingUri = Annotated[
 Gpus = Annotated[
     int | None, typer.Option(min=1, help="Graphics processors that share each batch; one device by default.")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="The same run again from the same seed, also on a GPU, or an error; slower. docs/reliability.md.",
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as ductal-out/runs/vgg16-full.")]
 Engine = Annotated[EngineChoice, typer.Option(help="auto: OpenVINO on a CPU where it is installed.")]
 RayAddress = Annotated[

@@ -16,8 +16,10 @@ def data_of(run_folder: Path, cohort: Path | None) -> tuple[Cohort, Split]:
     """The cohort and split a run was trained with: recorded path, or the folder the user names."""
     from ductal.data.cohort import Cohort
     from ductal.data.split import Split
+    from ductal.loading.links import refuse_links
     from ductal.loading.records import read_json
 
+    refuse_links(run_folder)
     try:
         record = read_json(run_folder / "run.json")
         recorded = Path(record["cohort_folder"])

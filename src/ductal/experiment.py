@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,13 +24,13 @@ from ductal.evaluation.evaluate import evaluate_control
 from ductal.evaluation.report import write_comparison_report
 from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
 from ductal.experiment_data import audited, open_cohort, split_of
-from ductal.files import refusals_of, write_text
-from ductal.locks import locked
+from ductal.files import sole_writer, write_text
 from ductal.tracking.options import Tracking
 from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
 
+CLAIM = "experiment"  # what is locked in `--out`, which need not exist and may be the working directory
 FEATURES = ".features"  # beside the runs; an interrupted call leaves it for the next one
 
 
@@ -58,6 +57,7 @@ class Plan:
         fresh: train all recipes from their first epoch: use no run and no checkpoint of an earlier call.
         tracking: who else is told of each training.
         gpus: graphics processors that share each batch; None is one device.
+        deterministic: see `ductal.training.deterministic`; runs that were not trained so are trained again.
     """
 
     source: Path | None = None
@@ -79,6 +79,7 @@ class Plan:
     fresh: bool = False
     tracking: Tracking | None = None
     gpus: int | None = None
+    deterministic: bool = False
 
     def settled_profile(self) -> Literal["quick", "full"]:
         """The profile that is used."""
@@ -109,9 +110,7 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
     check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
     if plan.split_file:
         Split.load(plan.split_file)  # a mistake in it should not wait for the cohort
-    with ExitStack() as stack:
-        with refusals_of(plan.out):
-            stack.enter_context(locked(plan.out / "experiment"))
+    with sole_writer(plan.out / CLAIM):
         return _carry_out(plan, recipes, console)
 
 
@@ -162,7 +161,10 @@ def _train_or_keep(
     def is_done(wanted: Recipe) -> bool:
         weights_file = plan.weights_file if wanted.weights == "imagenet" else None
         settings = wanted.model_dump(mode="json")
-        return is_trained(plan.out / "runs" / wanted.name, settings, cohort, split, plan.seed, weights_file)
+        return is_trained(
+            plan.out / "runs" / wanted.name, settings, cohort, split, plan.seed, weights_file,
+            deterministic=plan.deterministic,
+        )  # fmt: skip
 
     folder = plan.out / "runs" / recipe.name
     trained = not plan.fresh and is_done(recipe)
@@ -174,8 +176,8 @@ def _train_or_keep(
     train_isolated(
         recipe, cohort.folder, split, folder,
         audit=audit, seed=plan.seed, profile=plan.settled_profile(), weights_file=plan.weights_file, trained=trained,
-        features_folder=plan.out / FEATURES, fresh=plan.fresh, tracking=plan.tracking,
-        gpus=plan.gpus,
+        features_folder=plan.out / FEATURES, fresh=plan.fresh, deterministic=plan.deterministic,
+        tracking=plan.tracking, gpus=plan.gpus,
         later=tuple(other for other in others if plan.fresh or not is_done(other)),
     )  # fmt: skip
     return False
@@ -220,8 +222,13 @@ def is_trained(
     split: Split,
     seed: int,
     weights_file: Path | None = None,
+    *,
+    deterministic: bool = False,
 ) -> bool:
-    """Whether `folder` holds a complete run of exactly this recipe (as JSON), cohort, split and seed."""
+    """Whether `folder` holds a complete run of exactly this recipe (as JSON), cohort, split and seed.
+
+    With `deterministic` it must have been trained so; without, it may.
+    """
     try:
         record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         return bool(
@@ -230,6 +237,7 @@ def is_trained(
             and record["cohort"]["selection"] == cohort.info.selection
             and record["split"]["id"] == split.identity
             and record["seed"] == seed
+            and (record.get("deterministic") is True or not deterministic)
             and _same_weights(record, weights_file)
         )
     except (OSError, ValueError, KeyError, TypeError):  # not there (an encoder, too), or not what this version writes
@@ -261,6 +269,16 @@ def _same_weights(record: dict[str, Any], weights_file: Path | None) -> bool:
 def is_finished(folder: Path, settings: dict[str, Any], cohort: Cohort, split: Split, seed: int) -> bool:
     """Whether `folder` is trained (see `is_trained`) and evaluated."""
     return (folder / "metrics.json").is_file() and is_trained(folder, settings, cohort, split, seed)
+
+
+def compare(out: Path, runs: list[Path], console: Console, *, allow_different: bool = False) -> Path:
+    """`summarise`, unless another command writes into `out`.
+
+    Raises:
+        RunError: the runs cannot be compared. StorageError, BusyError: `out` cannot be written.
+    """
+    with sole_writer(out / CLAIM):
+        return summarise(out, runs, console, allow_different=allow_different)
 
 
 def summarise(out: Path, runs: list[Path], console: Console, *, allow_different: bool = False) -> Path:

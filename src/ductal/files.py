@@ -15,7 +15,7 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ductal.errors import DuctalError, StorageError
@@ -173,6 +173,19 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically. Raises StorageError when the disk refuses."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Be the only command that changes what is in `path`, or replaces it, until the block ends.
+
+    Raises:
+        StorageError: the lock cannot be made. BusyError: another process writes there.
+    """
+    with ExitStack() as stack:
+        with refusals_of(path):
+            stack.enter_context(locked(path.resolve()))  # "." has no name, and a folder may have several
+        yield
 
 
 @contextmanager

@@ -53,8 +53,13 @@ def cpu() -> Cpu:
 
 def available_cores() -> int:
     """Cores this process may use, which on a shared machine or in a container are fewer than there are."""
-    visible = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    visible = visible_cores()
     return min(visible, thread_limit() or visible)
+
+
+def visible_cores() -> int:
+    """Cores that libraries count, and make as many threads for."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def thread_limit() -> int | None:

@@ -21,6 +21,7 @@ from ductal.data.splitting import make_split
 from ductal.errors import RunError
 from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.evaluate import evaluate
+from ductal.locks import locked
 from ductal.record import describe_data, to_json
 
 CALIBRATION = {
@@ -83,6 +84,23 @@ def test_everything_is_written_and_the_threshold_stays(run: Path, tiny_cohort: C
     for name in ("MODEL_CARD.md", "CHECKLIST.md", "report.html", "metrics.json", "failures/suspects.csv"):
         assert (run / name).stat().st_size > 0
     assert read(run, "run.json")["test_opened"] == 1
+
+
+def test_a_run_that_is_being_written_is_left_alone(
+    run: Path, tiny_cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ductal.locks.PATIENCE_SECONDS", 0.0)
+    monkeypatch.chdir(run)  # where it is called "."
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    command = ["evaluate", ".", "--cohort", str(tiny_cohort.folder)]
+    with locked(run):
+        refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 11
+    assert "is being written by another ductal command" in refused.output
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert read(run, "run.json")["test_opened"] == 1
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
 
 
 @pytest.mark.parametrize("rule", ["sensitivity=0.95", "cost:5", "balanced_accuracy"])

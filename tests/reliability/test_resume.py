@@ -185,7 +185,7 @@ def test_the_precision_of_the_checkpoint_is_kept(
     monkeypatch.setitem(RECIPES, "auto", auto)
     choices = iter(["mixed_bfloat16", "float32"])
 
-    def choose(_: Any) -> Any:
+    def choose(_: Any, **__: Any) -> Any:
         return stages.Choice(next(choices), False, {}, "probe")
 
     monkeypatch.setattr(trainer, "choose_precision", choose)

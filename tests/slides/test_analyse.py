@@ -207,6 +207,14 @@ def test_bad_slides_leave_nothing(run: Path, tmp_path: Path, square_pixels: np.n
         assert nothing_left(tmp_path / "out"), name
 
 
+def test_the_same_slide_gives_the_same_files(
+    result: ductal.slides.analyse.SlideResult, run: Path, square: Path, tmp_path: Path
+) -> None:
+    again = analyse_slide(run, square, tmp_path / "again")
+    for name in FILES - {"heatmap.png"}:  # which is not drawn here
+        assert (again.folder / name).read_bytes() == (result.folder / name).read_bytes(), name
+
+
 def test_something_else_is_not_replaced(run: Path, square: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")

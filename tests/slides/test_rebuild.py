@@ -19,10 +19,11 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.store import prepare
 from ductal.data.synthetic import make_synthetic
-from ductal.errors import DataError, HeldOutError, LeakError, RunError
+from ductal.errors import BusyError, DataError, HeldOutError, LeakError, RunError
 from ductal.evaluation.arrays import expit, logit
 from ductal.inference.embeddings import embed_run
 from ductal.inference.engines import load_keras
+from ductal.locks import locked
 from ductal.slides.grid import TileGrid
 from ductal.slides.rebuild import rebuild
 
@@ -167,7 +168,9 @@ def test_context_of_another_network_is_refused(cohort: Cohort, run: Path, split:
         rebuild(run, cohort, split, tmp_path / "out")
 
 
-def test_context_takes_whole_slides_that_were_not_trained_on(cohort: Cohort, run: Path, split: Split) -> None:
+def test_context_takes_whole_slides_that_were_not_trained_on(
+    cohort: Cohort, run: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = fit_context(run, cohort, split, heads=("smoothing",))
     assert found.model.patients == (*PARTS["val"], "90007")
     assert found.left_out == {"90001": "trained on", "90006": "test patient"}
@@ -186,6 +189,9 @@ def test_context_takes_whole_slides_that_were_not_trained_on(cohort: Cohort, run
         fit_context(run, cohort, split, patients=["90002", "90003"])
     with pytest.raises(RunError, match="no context head"):
         fit_context(run, cohort, split, heads=("attention",))
+    monkeypatch.setattr("ductal.locks.PATIENCE_SECONDS", 0.0)
+    with locked(run), pytest.raises(BusyError):
+        fit_context(run, cohort, split, heads=("smoothing",))
 
 
 def test_a_sample_of_a_slide_has_no_context(cohort: Cohort, run: Path, split: Split) -> None:

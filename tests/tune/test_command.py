@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -60,28 +62,34 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_and_resumed(tiny_cohort: Cohort, small: Path, tmp_path: Path) -> None:
-    """SIGKILL in the second training, then the same command: three trials, and a recipe that can be used."""
+    """SIGKILL to all processes in the second training, then the same command: two trials, and a usable recipe."""
     command = [
         *TUNE, tiny_cohort.folder, "--recipe", small / "small.toml", "--space", small / "space.toml",
-        "--trials", 3, "--max-epochs", 1, "--out", tmp_path / "out",
+        "--trials", 2, "--max-epochs", 1, "--out", tmp_path / "out",
     ]  # fmt: skip
     arguments = list(map(str, command))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("1/3  trial 0: val_auc"):
+        if line.startswith("1/2  trial 0: val_auc"):
             break
-    process.kill()
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out" / "trials").glob(".0001*.part")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # nobody is left who could clean up
     process.communicate()
+    left_by_the_kill = list((tmp_path / "out" / "trials").glob(".0001*.part"))
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert f"Best recipe: {tmp_path / 'out' / 'best.toml'}" in done.stdout
     assert "epoch 1/1" not in done.stdout  # a line a trial is enough
     summary = json.loads((tmp_path / "out" / "study.json").read_text())
-    assert summary["trials"] == {"complete": 3}
+    assert summary["trials"] == {"complete": 2}
     assert summary["shipped"]["trial"] == 0
     table = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert table["value"].between(0, 1).all()
@@ -90,6 +98,7 @@ def test_killed_and_resumed(tiny_cohort: Cohort, small: Path, tmp_path: Path) ->
     left = sorted(path.name for path in (tmp_path / "out" / "trials").rglob("*.keras"))
     assert left == []
     assert (tmp_path / "out" / "trials" / "0000" / "predictions" / "val.parquet").is_file()
+    assert left_by_the_kill
     assert not list((tmp_path / "out" / "trials").glob(".*"))
 
 

@@ -20,7 +20,7 @@ from ductal.context.scores import score_models, slide_scores
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import RunError
-from ductal.files import atomic_folder
+from ductal.files import atomic_folder, sole_writer
 from ductal.record import model_digest
 from ductal.slides.patients import Progress, RunProbabilities
 
@@ -76,31 +76,33 @@ def fit_context(
     Raises:
         RunError: too few slides, an unknown head, or not a finished run.
         LeakError: a patient that is asked for was trained on.
-        DataError: one is unknown or unsuitable. StorageError: the disk refused the write.
+        DataError: one is unknown or unsuitable. StorageError: the disk refused the write. BusyError: another command
+            writes into the run.
     """
     unknown = [name for name in heads if name not in HEADS]
     if unknown:
         raise RunError(f"There is no context head {unknown[0]!r}. Use some of {', '.join(HEADS)}.")
     folder = Path(run_folder)
     source = RunProbabilities(folder, cohort, split)
-    chosen, left_out = suitable_patients(source, patients, with_test=with_test)
-    if len(chosen) < MIN_SLIDES:
-        raise RunError(_too_few(chosen, left_out))
-    report(f"Slides: {', '.join(chosen)}")
-    slides = gather(source, chosen, embeddings=bool({"embeddings", "grid"} & set(heads)), progress=progress)
-    held = []
-    tried: list[Head] = [PatchOnly(), *(_head(name, seed) for name in HEADS if name in {"smoothing", *heads})]
-    for head in tried:
-        report(f"Leave-one-slide-out: {head.name}")
-        held.append(leave_one_slide_out(head, slides, progress))
-    final = fit_calibrated(Smoothing(), slides)
-    model = _as_model(final, source.settings["d4"], model_digest(folder))
-    models, each = score_models(slides, held), slide_scores(slides, held)
-    found = Study(model, models, each, _predictions(cohort, slides, held), left_out)
-    with atomic_folder(folder / FOLDER) as temporary:
-        write_report(temporary, found, synthetic=cohort.info.synthetic)
-    model.save(folder)
-    return found
+    with sole_writer(folder):
+        chosen, left_out = suitable_patients(source, patients, with_test=with_test)
+        if len(chosen) < MIN_SLIDES:
+            raise RunError(_too_few(chosen, left_out))
+        report(f"Slides: {', '.join(chosen)}")
+        slides = gather(source, chosen, embeddings=bool({"embeddings", "grid"} & set(heads)), progress=progress)
+        held = []
+        tried: list[Head] = [PatchOnly(), *(_head(name, seed) for name in HEADS if name in {"smoothing", *heads})]
+        for head in tried:
+            report(f"Leave-one-slide-out: {head.name}")
+            held.append(leave_one_slide_out(head, slides, progress))
+        final = fit_calibrated(Smoothing(), slides)
+        model = _as_model(final, source.settings["d4"], model_digest(folder))
+        models, each = score_models(slides, held), slide_scores(slides, held)
+        found = Study(model, models, each, _predictions(cohort, slides, held), left_out)
+        with atomic_folder(folder / FOLDER) as temporary:
+            write_report(temporary, found, synthetic=cohort.info.synthetic)
+        model.save(folder)
+        return found
 
 
 def _head(name: str, seed: int) -> Head:

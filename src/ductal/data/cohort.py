@@ -13,12 +13,14 @@ from pydantic import BaseModel
 
 from ductal.data.naming import is_plain
 from ductal.errors import DataError
+from ductal.loading.links import is_plain_file, link_text
 from ductal.loading.records import read_table
 
 PIXELS = "patches.npy"
 TABLE = "patches.parquet"
 QUARANTINE = "quarantine.parquet"
 INFO = "cohort.json"
+FILES = (PIXELS, TABLE, QUARANTINE, INFO)
 
 PATCH_SHAPE = (50, 50, 3)
 COLUMNS = ("patch_id", "patient", "x", "y", "label", "sha1", "selected")
@@ -98,6 +100,8 @@ class Cohort:
                 f"{folder} is not a prepared cohort (it has no {INFO}). Run `ductal prepare` first, "
                 "or name the folder that it wrote."
             )
+        if odd := next((folder / name for name in FILES if not is_plain_file(folder / name)), None):
+            raise DataError(link_text(odd))
         try:
             info = CohortInfo.model_validate_json((folder / INFO).read_bytes())
             table = read_table(folder / TABLE)

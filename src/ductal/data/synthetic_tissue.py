@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Field = NDArray[np.float32]
+from ductal.data.synthetic_cells import Field, Points, nuclei, scatter, smooth_noise, stamp
+
 Mask = NDArray[np.bool_]
-Values = NDArray[np.floating]
 
 TILE = 50
 _HEMATOXYLIN = np.array([0.5626, 0.7201, 0.4062])
 _EOSIN = np.array([0.1300, 0.8300, 0.5400])
-_STAMP_BLOCK = 1 << 21  # pixels stamped at once, to bound memory on large slides
 
 
 class Slide(NamedTuple):
@@ -44,17 +43,6 @@ class _Ground:
     tumour: Mask
     along: Field  # fibre coordinate, px: grows along the collagen fibres
     across: Field  # fibre coordinate, px: grows across them
-
-
-class _Points(NamedTuple):
-    """Ellipses to stamp: centres x, y, half axes a, b (px), angle (rad) and strength (optical density)."""
-
-    x: Values
-    y: Values
-    a: Values
-    b: Values
-    angle: Values
-    strength: Values
 
 
 def draw_slide(rng: np.random.Generator, n_tiles: int, positive_share: float) -> Slide:
@@ -76,15 +64,6 @@ def draw_slide(rng: np.random.Generator, n_tiles: int, positive_share: float) ->
     _carcinoma(rng, ground, hematoxylin, eosin)
     _fat(rng, ground, hematoxylin, eosin)
     return Slide(_develop(rng, tissue, hematoxylin, eosin), tiles, labels)
-
-
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Field:
-    """Smooth Gaussian noise, float32 `shape`, about zero mean and unit deviation, features of `scale` px."""
-    height, width = shape
-    coarse = rng.standard_normal((int(height / scale) + 4, int(width / scale) + 4)).astype(np.float32)
-    box = (1.0, 1.0, 1.0 + width / scale, 1.0 + height / scale)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image, dtype=np.float32) * np.float32(1.25)
 
 
 def _outline(rng: np.random.Generator, n_tiles: int) -> tuple[NDArray[np.int64], Field]:
@@ -140,61 +119,6 @@ def _fibres(rng: np.random.Generator, ground: _Ground, width: float, length: flo
     return np.asarray(image, dtype=np.float32)[row, column]
 
 
-def _scatter(rng: np.random.Generator, density: Field, spacing: float) -> tuple[Field, Field]:
-    """Points on a jittered lattice of `spacing` px, each kept with the probability `density` at its place."""
-    height, width = density.shape
-    y, x = np.mgrid[0 : height / spacing, 0 : width / spacing].astype(np.float32)
-    x = ((x + rng.uniform(0.02, 0.98, x.shape)) * spacing).astype(np.float32).ravel()
-    y = ((y + rng.uniform(0.02, 0.98, y.shape)) * spacing).astype(np.float32).ravel()
-    inside = (x < width - 0.5) & (y < height - 0.5)
-    x, y = x[inside], y[inside]
-    keep = rng.random(len(x)) < density[y.astype(int), x.astype(int)]
-    return x[keep], y[keep]
-
-
-def _stamp(canvas: Field, points: _Points) -> None:
-    """Raise `canvas` to each point's strength inside its soft-edged ellipse, in place."""
-    reach = np.ceil(np.maximum(points.a, points.b) + 0.5).astype(int)
-    # Windows of similar size together: one large duct must not widen the window of every nucleus.
-    size_class = np.ceil(2 * np.log2(reach))
-    for size in np.unique(size_class):
-        group = np.flatnonzero(size_class == size)
-        extent = int(reach[group].max())
-        offset = np.arange(-extent, extent + 1)
-        dy, dx = (grid.ravel() for grid in np.meshgrid(offset, offset, indexing="ij"))
-        block = max(1, _STAMP_BLOCK // len(dx))
-        for start in range(0, len(group), block):
-            _stamp_block(canvas, _Points(*(c[group[start : start + block], None] for c in points)), dy, dx)
-
-
-def _stamp_block(canvas: Field, p: _Points, dy: NDArray, dx: NDArray) -> None:
-    column, row = np.floor(p.x).astype(int) + dx, np.floor(p.y).astype(int) + dy
-    u, v = (column + 0.5 - p.x).astype(np.float32), (row + 0.5 - p.y).astype(np.float32)
-    cos, sin = np.cos(p.angle).astype(np.float32), np.sin(p.angle).astype(np.float32)
-    major, minor = (u * cos + v * sin) / p.a.astype(np.float32), (v * cos - u * sin) / p.b.astype(np.float32)
-    depth = (1 - np.sqrt(major * major + minor * minor)) * np.minimum(p.a, p.b).astype(np.float32)
-    value = p.strength.astype(np.float32) * np.clip(depth + 0.5, 0, 1)
-    seen = (value > 0) & (row >= 0) & (row < canvas.shape[0]) & (column >= 0) & (column < canvas.shape[1])
-    np.maximum.at(canvas, (row[seen], column[seen]), value[seen])
-
-
-def _nuclei(
-    rng: np.random.Generator,
-    x: Field,
-    y: Field,
-    *,
-    radius: float,
-    spread: float,
-    stretch: float,
-    strength: float,
-) -> _Points:
-    """Nuclei at (x, y): log-normal size of `spread`, axis ratio up to `stretch`, any direction."""
-    size = radius * np.exp(spread * rng.standard_normal(len(x)))
-    ratio = np.sqrt(rng.uniform(1, stretch, len(x)))
-    tone = strength * np.exp(0.8 * spread * rng.standard_normal(len(x)))
-    return _Points(x, y, size * ratio, size / ratio, rng.uniform(0, np.pi, len(x)), tone)
-
-
 def _stroma(rng: np.random.Generator, ground: _Ground) -> tuple[Field, Field]:
     """Collagen with its fibres, clefts and fibroblasts: the first hematoxylin and eosin canvases."""
     shape = ground.tissue.shape
@@ -204,20 +128,20 @@ def _stroma(rng: np.random.Generator, ground: _Ground) -> tuple[Field, Field]:
     eosin *= 1 - 0.75 * np.clip(coarse + 0.8 * fine - rng.uniform(1.6, 2.2), 0, 1)
     hematoxylin = 0.06 + 0.03 * patchy + 0.02 * fine
     cellular = np.clip(0.28 + 0.22 * smooth_noise(rng, shape, 50), 0.02, 0.9) * rng.uniform(0.5, 1.3)
-    x, y = _scatter(rng, (cellular * (1 + 0.4 * ground.tumour)).astype(np.float32), 5.0)
+    x, y = scatter(rng, (cellular * (1 + 0.4 * ground.tumour)).astype(np.float32), 5.0)
     slope_y, slope_x = np.gradient(ground.across, axis=0), np.gradient(ground.across, axis=1)
     row, column = y.astype(int), x.astype(int)
     direction = np.arctan2(-slope_x[row, column], slope_y[row, column])
     direction += rng.normal(0, 0.25, len(x))
     half = rng.uniform(1.0, 2.2, len(x))
-    _stamp(hematoxylin, _Points(x, y, half, 0.6 + 0 * half, direction, rng.uniform(0.45, 1.0, len(x))))
+    stamp(hematoxylin, Points(x, y, half, 0.6 + 0 * half, direction, rng.uniform(0.45, 1.0, len(x))))
     return hematoxylin.astype(np.float32), np.maximum(eosin, 0.04).astype(np.float32)
 
 
 def _glands(rng: np.random.Generator, ground: _Ground, hematoxylin: Field, eosin: Field) -> None:
     """Benign ducts and lobules: round lumina in even rings of small nuclei, some filled; not in carcinoma."""
     region = (smooth_noise(rng, ground.tissue.shape, 45) > rng.uniform(0.3, 1.2)) & ~ground.tumour
-    cx, cy = _scatter(rng, np.where(region, np.float32(0.75), np.float32(0.012)), 9.0)
+    cx, cy = scatter(rng, np.where(region, np.float32(0.75), np.float32(0.012)), 9.0)
     outside = ~ground.tumour[cy.astype(int), cx.astype(int)]
     cx, cy = cx[outside], cy[outside]
     radius = np.where(rng.random(len(cx)) < 0.15, rng.uniform(6, 11, len(cx)), rng.uniform(2.0, 3.8, len(cx)))
@@ -225,7 +149,7 @@ def _glands(rng: np.random.Generator, ground: _Ground, hematoxylin: Field, eosin
     a, b, turn = radius * ratio, radius / ratio, rng.uniform(0, np.pi, len(cx))
     open_lumen = rng.random(len(cx)) < 0.7
     shade = np.zeros_like(eosin)
-    _stamp(shade, _Points(cx, cy, a + 2.5, b + 2.5, turn, np.ones_like(a)))
+    stamp(shade, Points(cx, cy, a + 2.5, b + 2.5, turn, np.ones_like(a)))
     eosin *= 1 - 0.35 * shade
     hematoxylin *= 1 - 0.8 * shade
     hematoxylin += 0.12 * shade
@@ -237,14 +161,14 @@ def _glands(rng: np.random.Generator, ground: _Ground, hematoxylin: Field, eosin
         )
     clear = np.zeros_like(eosin)
     inner = np.maximum(np.minimum(a, b) - 1.2, 0.5) / np.minimum(a, b)
-    _stamp(clear, _Points(cx, cy, a * inner, b * inner, turn, open_lumen * rng.uniform(0.5, 1.0, len(cx))))
+    stamp(clear, Points(cx, cy, a * inner, b * inner, turn, open_lumen * rng.uniform(0.5, 1.0, len(cx))))
     eosin *= 1 - clear
     hematoxylin *= 1 - clear
     filled = np.zeros_like(eosin)
-    _stamp(filled, _Points(cx, cy, a, b, turn, 0.95 * ~open_lumen))
-    x, y = _scatter(rng, filled, 2.3)
-    _stamp(
-        hematoxylin, _nuclei(rng, x, y, radius=0.9, spread=0.08, stretch=1.2, strength=rng.uniform(0.8, 1.05))
+    stamp(filled, Points(cx, cy, a, b, turn, 0.95 * ~open_lumen))
+    x, y = scatter(rng, filled, 2.3)
+    stamp(
+        hematoxylin, nuclei(rng, x, y, radius=0.9, spread=0.08, stretch=1.2, strength=rng.uniform(0.8, 1.05))
     )
 
 
@@ -257,17 +181,17 @@ def _ring(rng: np.random.Generator, canvas: Field, rings: tuple[NDArray, ...]) -
     u, v = a * np.cos(phase), b * np.sin(phase)
     x, y = cx + u * np.cos(turn) - v * np.sin(turn), cy + u * np.sin(turn) + v * np.cos(turn)
     tone = rng.uniform(0.8, 1.1, len(x))
-    _stamp(canvas, _Points(x, y, 1.1 + 0 * x, 0.75 + 0 * x, np.arctan2(y - cy, x - cx), tone))
+    stamp(canvas, Points(x, y, 1.1 + 0 * x, 0.75 + 0 * x, np.arctan2(y - cy, x - cx), tone))
 
 
 def _lymphocytes(rng: np.random.Generator, ground: _Ground, hematoxylin: Field) -> None:
     """Dense aggregates of small, round, dark nuclei; mostly benign tissue, so that dark is not malignant."""
     field = smooth_noise(rng, ground.tissue.shape, 38) - 0.9 * ground.tumour
     density = np.clip((field - rng.uniform(0.35, 1.5)) * 2.0, 0.008, 0.9)
-    x, y = _scatter(rng, density.astype(np.float32), 2.3)
-    _stamp(
+    x, y = scatter(rng, density.astype(np.float32), 2.3)
+    stamp(
         hematoxylin,
-        _nuclei(rng, x, y, radius=0.88, spread=0.07, stretch=1.12, strength=rng.uniform(0.85, 1.1)),
+        nuclei(rng, x, y, radius=0.88, spread=0.07, stretch=1.12, strength=rng.uniform(0.85, 1.1)),
     )
 
 
@@ -283,9 +207,9 @@ def _carcinoma(rng: np.random.Generator, ground: _Ground, hematoxylin: Field, eo
     eosin *= 1 - 0.06 * soft - 0.18 * inside
     hematoxylin *= 1 - 0.6 * inside
     hematoxylin += 0.03 * soft + 0.08 * inside
-    x, y = _scatter(rng, (0.85 * inside).astype(np.float32), rng.uniform(2.9, 3.7))
+    x, y = scatter(rng, (0.85 * inside).astype(np.float32), rng.uniform(2.9, 3.7))
     kind = {"radius": rng.uniform(1.2, 1.6), "spread": rng.uniform(0.2, 0.3), "stretch": 2.2}
-    _stamp(hematoxylin, _nuclei(rng, x, y, strength=rng.uniform(0.8, 1.05), **kind))
+    stamp(hematoxylin, nuclei(rng, x, y, strength=rng.uniform(0.8, 1.05), **kind))
 
 
 def _fat(rng: np.random.Generator, ground: _Ground, hematoxylin: Field, eosin: Field) -> None:

@@ -25,6 +25,7 @@ from ductal.files import atomic_folder
 from ductal.inference.encoder import ENCODER_FOLDER
 from ductal.inference.engines import IR_FOLDER
 from ductal.inference.predictor import MEMBERS, Predictor
+from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 
@@ -103,6 +104,7 @@ def member_splits(folder: Path) -> list[Split]:
 
 def _member(folder: Path, cohort: Cohort) -> tuple[dict[str, Any], Split]:
     """run.json and the split of a run that may be a member."""
+    refuse_links(folder)
     try:
         record = read_json(folder / "run.json")
         same = record["cohort"]["fingerprint"] == cohort.info.fingerprint

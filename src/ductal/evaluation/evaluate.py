@@ -34,8 +34,9 @@ from ductal.evaluation.metrics import best_threshold, evaluate_predictions, join
 from ductal.evaluation.model_card import write_model_card
 from ductal.evaluation.report import write_run_report
 from ductal.evaluation.temperature import Scaling
-from ductal.files import atomic_folder, write_text
+from ductal.files import atomic_folder, sole_writer, write_text
 from ductal.inference.predictor import Predictor
+from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json, read_table
 from ductal.record import describe_data, package_versions, save_predictions, to_json
 
@@ -74,10 +75,21 @@ def evaluate(
         The content of metrics.json.
 
     Raises:
-        RunError: not a finished run, trained on another cohort or split, or no such rule.
+        RunError: not a finished run, one with links in it, trained on another cohort or split, or no such rule.
+        StorageError: the disk refused. BusyError: another command writes into the run.
     """
     folder = Path(run_folder)
     rule = None if threshold_rule is None else ThresholdRule.parse(threshold_rule)
+    refuse_links(folder)
+    _check_same(_read_json(folder / "run.json"), cohort, split)
+    with sole_writer(folder):
+        return _evaluate_alone(folder, cohort, split, rule, fast, progress)
+
+
+def _evaluate_alone(
+    folder: Path, cohort: Cohort, split: Split, rule: ThresholdRule | None, fast: bool, progress: Progress | None
+) -> dict[str, Any]:
+    """`evaluate`, while nobody else writes into the run, so that no opening of the test patients is lost."""
     record = _read_json(folder / "run.json")
     _check_same(record, cohort, split)
     predictor = Predictor.from_run(folder, exact=not fast)  # figures should not depend on the machine

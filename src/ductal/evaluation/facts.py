@@ -169,7 +169,7 @@ def _circumstances(run: RunRecord) -> Pairs:
     seconds = (record.get("timings") or {}).get("train_seconds")
     versions = [f"{name} {number}" for name, number in (record.get("versions") or {}).items()]
     return [
-        ("Seed", str(record.get("seed", UNKNOWN))),
+        ("Seed", f"{record.get('seed', UNKNOWN)}{', deterministic' if record.get('deterministic') is True else ''}"),
         ("Device and precision", f"{record.get('device', UNKNOWN)}, {record.get('precision', UNKNOWN)}"),
         ("Training time", UNKNOWN if seconds is None else duration(float(seconds))),
         ("Software", ", ".join(versions) or UNKNOWN),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ductal.errors import RunError
+from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json, read_table
 from ductal.loading.schema import check_run
 
@@ -94,11 +95,12 @@ def load_run(folder: str | Path, *, evaluated: bool = True) -> RunRecord:
     """Read a finished run; with `evaluated` False also one that has no metrics.json yet, whose metrics are {}.
 
     Raises:
-        RunError: the folder is missing, is no run, was not evaluated, or lacks a file.
+        RunError: the folder is missing, is no run, was not evaluated, lacks a file or holds a link.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"There is no run folder {folder}. Name a folder below runs/.")
+    refuse_links(folder)
     run = _read_json(folder / "run.json", "so this is no finished run: train it again")
     measured = evaluated or (folder / "metrics.json").is_file()
     otherwise = "so the run was not evaluated: run `ductal evaluate` on it"

@@ -12,6 +12,7 @@ import numpy as np
 from ductal.errors import DataError, RunError
 from ductal.evaluation.arrays import expit, logit
 from ductal.inference.engines import Engine, EngineName, TensorFlowEngine, Where, open_engine
+from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json
 
 PATCH_SHAPE = (50, 50, 3)
@@ -233,6 +234,7 @@ class Predictor:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """threshold, temperature, bias, d4 and number of members of a run's `calibration.json`. Raises RunError."""
+    refuse_links(folder)
     has_model = (folder / "model.keras").is_file() or (folder / MEMBERS).is_dir()
     if not has_model or not (folder / "calibration.json").is_file():
         raise RunError(

@@ -21,8 +21,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        OSError: it cannot be read. ValueError: not UTF-8, not JSON, no object, nested too deeply, or too large.
+        OSError: it cannot be read.
+        ValueError: a pipe or device, not UTF-8, not JSON, no object, nested too deeply, or too large.
     """
+    if path.exists() and not path.is_file():  # reading a pipe could wait for ever
+        raise ValueError(f"{path.name} is no file")
     with path.open("rb") as handle:
         content = handle.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:

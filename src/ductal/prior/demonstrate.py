@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from ductal.data.cohort import INFO, Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import make_split
 from ductal.errors import DataError, RecipeError
-from ductal.experiment import Plan
+from ductal.experiment import CLAIM, Plan
 from ductal.experiment_data import audited, open_cohort
-from ductal.files import write_text
+from ductal.files import sole_writer, write_text
 from ductal.prior.division import RATIOS, first_count, hold_out
-from ductal.prior.faults import configurations
+from ductal.prior.faults import Configuration, configurations
 from ductal.prior.reporting import Outcome, in_words
 from ductal.prior.study import HEAD_EPOCHS, Study
 from ductal.prior.tables import NOTICE, to_csv, to_markdown, to_record, to_rich_table
@@ -65,13 +66,19 @@ def demonstrate(plan: Demonstration, console: Console | None = None) -> list[Out
         DataError: the source cannot be used, or has no patient ids, without which there is no true figure.
         LeakError: the audit found tissue of the hold-out among the other patients.
         WeightsError: the ImageNet weights of VGG16 are needed and not to be had.
-        StorageError: the disk refused the write.
+        StorageError: the disk refused the write. BusyError: another command writes into `plan.out`.
     """
     console = console or Console(quiet=True)
     if plan.epochs < 1:
         raise RecipeError(f"epochs must be at least 1. Received: {plan.epochs}.")
     chosen = configurations(plan.faults, plan.backbone, one_by_one=plan.one_by_one)
     say(console, NOTICE)
+    with sole_writer(plan.out / CLAIM):  # the cohort is made there, too
+        return _measure(plan, chosen, console)
+
+
+def _measure(plan: Demonstration, chosen: Sequence[Configuration], console: Console) -> list[Outcome]:
+    """All configurations, one after the other."""
     cohort = open_cohort(_data(plan), console)
     if not cohort.info.has_patients:
         raise DataError(

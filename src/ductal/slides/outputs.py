@@ -95,6 +95,7 @@ def write_grid(path: Path, judged: Judged, tiling: Tiling, name: str, identity: 
         resolutionunit="CENTIMETER",
         metadata={
             "axes": "YX",
+            # tifffile would take the time and the address of the machine.
             "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, identity)),
             "Name": f"probability of IDC, {name}",
             "PhysicalSizeX": tiling.tile_um,

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ductal.data.synthetic_tissue import draw_slide, smooth_noise
+from ductal.data.synthetic_cells import smooth_noise
+from ductal.data.synthetic_tissue import draw_slide
 from ductal.errors import DataError
 from ductal.files import atomic_file
 from ductal.slides.outputs import import_tifffile

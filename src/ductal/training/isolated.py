@@ -55,6 +55,7 @@ def train_isolated(
     fresh: bool = False,
     tracking: Tracking | None = None,
     gpus: int | None = None,
+    deterministic: bool = False,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """`ductal.training.trainer.train` in a child process that shares this terminal; returns `out`.
@@ -75,6 +76,7 @@ def train_isolated(
         "audit": audit, "seed": seed, "profile": profile, "weights_file": weights_file,
         "features_folder": features_folder, "later": later, "fresh": fresh,
         "tracking": tracking, "gpus": gpus,
+        "deterministic": deterministic,
     }  # fmt: skip
     task = _Task(recipe, cohort_folder, split, out, not trained, final, on_epoch is not None, settings)
     context = multiprocessing.get_context("spawn")

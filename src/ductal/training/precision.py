@@ -41,7 +41,7 @@ class Choice:
         xla: `jit_compile` of Keras: whether steps are compiled with XLA (never on a CPU, where it is several
             times slower).
         images_per_second: of each candidate, training steps on random patches; empty where nothing was timed.
-        reason: "recipe", "probe" or "probe, cached".
+        reason: "recipe", "probe", "probe, cached" or "deterministic".
     """
 
     precision: str
@@ -55,13 +55,19 @@ class Choice:
         return _label(self.precision, self.xla is True)
 
 
-def choose_precision(recipe: Recipe) -> Choice:
+def choose_precision(recipe: Recipe, *, deterministic: bool = False) -> Choice:
     """What to train `recipe` in; timed once per backbone, input size, device and version, then read from a cache.
+
+    A deterministic training takes what the recipe names, else float32, and no XLA: what a clock has chosen could be
+    another thing the next time.
 
     The cache is `precision.json` in `$DUCTAL_CACHE`, else in `$XDG_CACHE_HOME/ductal`, else in `~/.cache/ductal`;
     delete it to measure again. Where it cannot be written, each training measures. The head of an ONNX encoder trains
     in float32: there is nothing in it to gain.
     """
+    if deterministic:
+        named = "float32" if recipe.precision == "auto" or recipe.encoder is not None else recipe.precision
+        return Choice(named, False, {}, "deterministic")
     if recipe.precision != "auto" or recipe.encoder is not None:
         gpu = bool(tf.config.list_physical_devices("GPU"))
         precision = "float32" if recipe.encoder is not None else recipe.precision

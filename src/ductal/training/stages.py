@@ -46,6 +46,7 @@ class Job:
     checkpoints: Checkpoints
     trackers: Trackers
     strategy: Any | None = None  # of `ductal.training.devices`, for several devices
+    deterministic: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
@@ -96,6 +97,12 @@ def find_features(job: Job, folder: Path, later: Sequence[Recipe]) -> StageFeatu
         raise StorageError(
             f"The disk of {folder} has no room for the features of the encoder, without which its head cannot train. "
             "Free space, choose another --out, or fewer cached_views."
+        )
+    if features.over_budget and job.deterministic:
+        raise StorageError(
+            f"The disk has no room for the activations of frozen layers of: {', '.join(features.over_budget)}. "
+            "Training without them gives other figures, so a deterministic training does not. Free space, or set "
+            "cached_views = 0 in the recipe."
         )
     if features.over_budget:
         job.progress.warn(

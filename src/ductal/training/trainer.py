@@ -30,6 +30,7 @@ from ductal.tracking.options import Tracking
 from ductal.tracking.trackers import Trackers, open_trackers, params_of
 from ductal.training.callbacks import is_collapsed
 from ductal.training.checkpoint import Checkpoint, Checkpoints, checkpoint_folder, checkpoint_key
+from ductal.training.deterministic import determinism, threads
 from ductal.training.devices import mirrored, replicas_of, scope_of
 from ductal.training.fast_layers import make_fast, make_plain
 from ductal.training.feature_store import StageFeatures
@@ -60,6 +61,7 @@ def train(
     fresh: bool = False,
     tracking: Tracking | None = None,
     gpus: int | None = None,
+    deterministic: bool = False,
 ) -> Path:
     """Train `recipe` and write the run folder `out`; a training that was interrupted is continued.
 
@@ -86,13 +88,14 @@ def train(
         fresh: begin anew, and delete the checkpoints.
         tracking: who else is told of it; a tracker that fails is a warning.
         gpus: graphics processors that share each batch; None is one device. See `ductal.training.devices`.
+        deterministic: see `ductal.training.deterministic`; with it, TensorFlow stays so in this process.
 
     Returns:
         `out`.
 
     Raises:
-        LeakError: the split leaks. DataError: a part lacks a class. RecipeError: `gpus` does not fit.
-        WeightsError: no ImageNet weights, no encoder.
+        LeakError: the split leaks. DataError: a part lacks a class. WeightsError: no ImageNet weights, no encoder.
+        RecipeError: `gpus` does not fit, or `deterministic`, and something in it cannot be so on this device.
         StorageError: the disk refused, or (`BusyError`) another process trains into `out`. A checkpoint that could
             not be written is a warning.
     """
@@ -102,24 +105,28 @@ def train(
     rows = {part: split.rows(cohort, part) for part in ("train", "val")}
     _check_classes(cohort, rows)
     strategy = mirrored(gpus, recipe)
-    key = _key(recipe, cohort, split, seed, weights_file, strategy)
+    key = _key(recipe, cohort, split, seed, weights_file, strategy, deterministic)
     with (
         scratch_folder(out) as folder,
         Checkpoints(checkpoint_folder(out), key, progress.warn) as checkpoints,
         open_trackers(tracking or Tracking(), out.name, checkpoints.folder, key, progress.warn) as trackers,
+        determinism(seed, wanted=deterministic),
     ):
         if fresh:
             checkpoints.remove()
         saved = checkpoints.newest()
         job = _begin(
-            recipe, cohort, rows, seed, weights_file, progress, checkpoints, trackers, strategy, saved
+            recipe, cohort, rows, seed, weights_file, progress, checkpoints, trackers, strategy, saved, deterministic
         )
         told = _record(job, recipe, cohort, split, audit, profile)
         trackers.begin(recipe.name, params_of(told), resumed=saved is not None)
         alike = [other for other in later if other.precision == recipe.precision]
         alike = [other.model_copy(update={"precision": job.choice.precision}) for other in alike]
         began = time.perf_counter()
-        features = find_features(job, features_folder or checkpoints.folder / "features", alike)
+        features_folder = features_folder or checkpoints.folder / "features"
+        if deterministic:  # what others have computed there may have been computed otherwise
+            features_folder /= "deterministic"
+        features = find_features(job, features_folder, alike)
         frozen_seconds = time.perf_counter() - began
         _train_stages(job, features, saved)
         model = _finished(job)
@@ -139,7 +146,13 @@ def train(
 
 
 def _key(
-    recipe: Recipe, cohort: Cohort, split: Split, seed: int, weights_file: Path | None, strategy: Any | None
+    recipe: Recipe,
+    cohort: Cohort,
+    split: Split,
+    seed: int,
+    weights_file: Path | None,
+    strategy: Any | None,
+    deterministic: bool,
 ) -> str:
     """What a checkpoint must agree with to be gone on from."""
     weights = encoder_origin(recipe) if recipe.encoder is not None else None
@@ -148,8 +161,8 @@ def _key(
             weights = hashlib.file_digest(handle, "sha256").hexdigest()
     return checkpoint_key(
         recipe=recipe.model_dump(mode="json"), cohort=cohort.info.fingerprint, selection=cohort.info.selection,
-        split=split.identity, seed=seed, weights=weights, versions=_versions(),
-        device=_device(strategy),
+        split=split.identity, seed=seed, weights=weights, versions=_versions(), device=_device(strategy),
+        deterministic=deterministic and threads(),
     )  # fmt: skip
 
 
@@ -164,10 +177,11 @@ def _begin(
     trackers: Trackers,
     strategy: Any | None,
     saved: Checkpoint | None,
+    deterministic: bool,
 ) -> Job:
     """The training before its first stage, or with what a checkpoint knows of its stages."""
     # Timed anew, another precision could win.
-    choice = Choice(**saved.facts["choice"]) if saved else _choose(recipe, progress)
+    choice = Choice(**saved.facts["choice"]) if saved else _choose(recipe, progress, deterministic)
     recipe = recipe.model_copy(update={"precision": choice.precision})
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -175,7 +189,9 @@ def _begin(
         network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
     if strategy is None:
         make_fast(network.model)
-    job = Job(recipe, cohort, rows, seed, network, choice, progress, checkpoints, trackers, strategy)
+    job = Job(
+        recipe, cohort, rows, seed, network, choice, progress, checkpoints, trackers, strategy, deterministic
+    )
     if saved:
         job.restore(saved)
     return job
@@ -229,6 +245,8 @@ def _describe(job: Job) -> dict[str, Any]:
         "weights": job.network.weights_origin,
         "versions": _versions(),
         "device": _device(job.strategy),
+        "deterministic": job.deterministic,
+        "threads": threads(),
         "precision": job.choice.precision,
         "precision_choice": asdict(job.choice),
         "test_opened": 0,
@@ -248,8 +266,8 @@ def _versions() -> dict[str, str]:
     return package_versions("ductal", "keras", "numpy") | {"tensorflow": tf.__version__}
 
 
-def _choose(recipe: Recipe, progress: TrainingProgress) -> Choice:
-    choice = choose_precision(recipe)
+def _choose(recipe: Recipe, progress: TrainingProgress, deterministic: bool) -> Choice:
+    choice = choose_precision(recipe, deterministic=deterministic)
     if choice.images_per_second:
         speeds = ", ".join(f"{name} {speed:.0f}" for name, speed in choice.images_per_second.items())
         progress.note(f"precision {choice.precision} (timed, images/s: {speeds})")

@@ -13,11 +13,14 @@ from rich.console import Console
 
 from ductal.console import say
 from ductal.experiment import FEATURES, Plan, load_recipes
+from ductal.files import sweep
+from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.recipe import Monitor, Recipe
 from ductal.tune.patients import Patients, open_patients
 from ductal.tune.space import Space, load_space
 from ductal.tune.storage import Pruning, open_study, pruner_of, storage_url
-from ductal.tune.trial import Bench, RunTrial, better, run_trial
+from ductal.tune.trial import Bench, RunTrial, better, places_of, run_trial
+from ductal.tune.trials import was_interrupted
 
 TRIALS = "trials"
 
@@ -150,5 +153,9 @@ def first_trial(study: Study) -> FrozenTrial | None:
 
 
 def close_study(study: Study) -> None:
-    """Delete what only the trials needed."""
+    """Delete what only the trials needed, and what those have left that were killed: others have repeated them."""
     shutil.rmtree(study.bench.features, ignore_errors=True)
+    for trial in filter(was_interrupted, study.trials()):
+        for place in places_of(study.bench, study.trial_folder(trial.number)):
+            sweep(place)
+            shutil.rmtree(checkpoint_folder(place), ignore_errors=True)

@@ -59,11 +59,9 @@ def run_trial(bench: Bench, recipe: Recipe, folder: Path, report: Report) -> flo
     Raises:
         DuctalError: the training failed, or its process was killed. Whatever `report` raises.
     """
-    parts = bench.patients.choosing
-    values: list[float] = []
-    for number, part in enumerate(parts):
-        alone = len(parts) == 1
-        place = folder if alone else folder / f"fold{number}"
+    parts, values = bench.patients.choosing, list[float]()
+    alone = len(parts) == 1
+    for number, (part, place) in enumerate(zip(parts, places_of(bench, folder), strict=True)):
         values.append(train_part(bench, recipe, part, place, report if alone else None))
         delete_network(place)
         if not alone:
@@ -75,6 +73,12 @@ def delete_network(folder: Path) -> None:
     """Delete the largest part of a run, which a study has no use for."""
     (folder / "model.keras").unlink()
     shutil.rmtree(folder / ENCODER_FOLDER, ignore_errors=True)
+
+
+def places_of(bench: Bench, folder: Path) -> list[Path]:
+    """The run folder of each training of the trial in `folder`: itself, or one a fold."""
+    count = len(bench.patients.choosing)
+    return [folder] if count == 1 else [folder / f"fold{number}" for number in range(count)]
 
 
 def train_part(bench: Bench, recipe: Recipe, part: Audited, folder: Path, report: Report | None = None) -> float:
