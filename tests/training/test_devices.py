@@ -67,5 +67,5 @@ def test_the_last_batch_is_one_that_can_be_shared(n: int, batch: int, replicas: 
     )
     assert feed.steps == len(sizes)
     assert [len(labels) for _, labels, _ in feed.dataset()] == sizes
-    orders = [np.concatenate([chosen for chosen, _ in epoch_order(1, 0, n, batch, 0, used)]) for used in (None, 8)]
+    orders = [np.concatenate([chosen for chosen, _ in epoch_order(1, 0, n, batch, used=used)]) for used in (None, 8)]
     np.testing.assert_array_equal(orders[0][:8], orders[1])

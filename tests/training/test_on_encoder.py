@@ -126,7 +126,7 @@ def test_the_run_is_evaluated_averaged_and_combined(
     assert metrics["engine"] in ("openvino", "onnxruntime")
     assert "frozen ONNX encoder encoder.onnx, run at 64 px" in (run / "MODEL_CARD.md").read_text()
     assert str(tmp_path) not in (run / "MODEL_CARD.md").read_text()
-    combine([run], cohort, split, tmp_path / "both", d4=True)
+    combine([run], cohort, tmp_path / "both", d4=True)
     patches = cohort.pixels[:20]
     np.testing.assert_allclose(
         Predictor.from_run(tmp_path / "both").predict(patches), Predictor.from_run(run, d4=True).predict(patches),

@@ -322,7 +322,7 @@ def test_class_weights_and_selection_reach_the_loss(tiny_cohort: Cohort, split: 
     rows = {part: split.rows(tiny_cohort, part) for part in ("train", "val")}
     for class_weights in (True, False):
         recipe = small_recipe(class_weights=class_weights)
-        job = stages.Job(recipe, tiny_cohort, rows, 1, None, None, quiet(), None)  # type: ignore[arg-type]
+        job = stages.Job(recipe, tiny_cohort, rows, 1, None, None, quiet(), None, None)  # type: ignore[arg-type]
         labels = job.labels["train"]
         halves = [job.weights[labels == label].sum() for label in (0, 1)]
         assert bool(np.isclose(halves[0], halves[1], rtol=1e-4)) is class_weights

@@ -51,6 +51,8 @@ def _idle_of(stage: dict[str, Any]) -> set[str]:
 
 def _nothing_kept(backbone: str, weights: str, unfreeze: Any) -> str | None:
     """Why no activations of frozen layers can be kept, or None; `unfreeze` is the first stage's."""
+    if backbone == "onnx":  # an encoder, which is frozen as a whole
+        return None
     if weights == "random":
         return 'a backbone with weights = "random" has no frozen layers'
     if not backbone.startswith("VGG"):
