@@ -68,7 +68,7 @@ def main(cohort_folder: Path, out: Path) -> None:
     watch = {"early_stopping": {"monitor": "val_loss"}}
     recipe = small_recipe(
         stage("head", **watch), stage("all", "all", 2, 3e-3, **watch), cached_views=1,
-        class_weights=True, batch_size=32,
+        class_weights=True, batch_size=32, ema=0.9,
     )  # fmt: skip
     found: dict[str, Any] = {"n": n, "none": devices.mirrored(None, recipe) is None}
     found["no GPU"] = refused(recipe, 2)
