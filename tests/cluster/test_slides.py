@@ -183,7 +183,7 @@ def test_ctrl_c_on_the_command_line(two_nodes: Any, run: Path, slides: Path, tmp
         if "IDC 0.16 mm2" in line:
             break
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=200)
     assert process.returncode == 130, said
     assert "the same command goes on from there" in said
     finished = len(list(out.rglob("summary.json")))

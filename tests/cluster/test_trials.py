@@ -108,7 +108,7 @@ def test_ctrl_c_and_on(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path, alon
         if f"4/{TRIALS}" in line:
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     states = [trial.state for trial in database(tmp_path)]
     assert TrialState.RUNNING not in states
     settings = tuning(tiny_cohort.folder, tmp_path, TRIALS, pruner="median", at_once=AT_ONCE)
