@@ -75,7 +75,7 @@ def photographs(count: int) -> np.ndarray:
 
 def flagged(patches: np.ndarray) -> dict[str, float]:
     """Share of the patches with any flag, and with each."""
-    found = [flags(patch) for patch in patches]
+    found = flags(patches)
     codes = sorted({code for one in found for code in one})
     shares = {code: round(sum(code in one for one in found) / len(found), 4) for code in codes}
     return {"n": len(found), "any": round(sum(bool(one) for one in found) / len(found), 4)} | shares
@@ -102,7 +102,7 @@ def main() -> None:
         "twice as large": each(some[:, 12:37, 12:37], lambda image: image.resize((50, 50), Image.Resampling.BICUBIC)),
         "twice as small": twice_as_small(cohort, options.others),
     }
-    shares = np.array([density_shares(patch) for patch in sets["real patches"]])
+    shares = density_shares(sets["real patches"])
     tail = (1 - KEPT) / 2
     limits = np.quantile(shares, (tail, 1 - tail), axis=0).round(3).tolist()
     found = {name: flagged(patches) for name, patches in sets.items()}

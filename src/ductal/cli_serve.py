@@ -40,7 +40,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a run to browsers and scripts on this machine; Ctrl-C ends it."""
-    for name in ("fastapi", "python_multipart", "uvicorn"):
+    for name in ("fastapi", "python_multipart", "uvicorn", "httptools"):
         if find_spec(name) is None:
             raise ServeError(f"{name} is not installed, which this needs. Install it: pip install 'ductal[web]'.")
     from ductal.web.serve import serve as serve_run

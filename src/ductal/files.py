@@ -15,7 +15,7 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from ductal.errors import DuctalError, StorageError
@@ -90,15 +90,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
+def scratch_folder(path: Path, *, alone: bool = True) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which is removed at the end, whatever happens.
+
+    Args:
+        path: what it is named after, and what it may become.
+        alone: whether no other process may have one for this path.
 
     Raises:
         StorageError: the disk is full, read-only or refused the write.
-        BusyError: another process writes `path`.
+        BusyError: another process writes `path`, and must not.
     """
     path = Path(path)
-    with refusals_of(path), locked(path):
+    with refusals_of(path), locked(path) if alone else nullcontext():
         sweep(path)
         temporary = _temporary(path, "part")
         try:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import repeat
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from web_server import Server, png, problem, tissue
+from web_server import Server, png, problem, send_until_cut, tissue
 
 from ductal.web.bodies import AtOnce, BodyLimits
 from ductal.web.problems import add_handlers
@@ -45,11 +45,6 @@ def raw(server: Server, content: bytes, within: float = 30.0) -> tuple[int, dict
 def head(server: Server, *lines: str, path: str = "/api/v1/predict") -> bytes:
     first = [f"POST {path} HTTP/1.1", f"Host: {server.address[0]}", "Content-Type: multipart/form-data; boundary=b"]
     return "\r\n".join([*first, *lines, "", ""]).encode()
-
-
-def send_until_cut(connection: socket.socket, pieces: Iterable[bytes]) -> None:
-    for piece in pieces:
-        connection.sendall(piece)
 
 
 def test_a_body_that_is_announced_too_large(server: Server) -> None:
@@ -199,21 +194,30 @@ def test_the_token(run: Path) -> None:
         assert "sésame" not in "".join(server.log)
 
 
-def serve(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ductal", "serve", *arguments], capture_output=True, text=True, timeout=60
-    )
-    return done.returncode, done.stderr
+def test_before_the_model_is_loaded_it_is_alive_and_not_ready(server: Server) -> None:
+    assert server.at_first["health"].status_code == 200
+    for path in ("ready", "model"):
+        response = server.at_first[path]
+        assert (response.status_code, problem(response)) == (503, "not_ready")
+        assert response.headers["retry-after"] == "2"
+
+
+def serve(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ductal", "serve", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_server_that_cannot_start_says_why(run: Path, server: Server, tmp_path: Path) -> None:
-    code, said = serve(str(run), "--host", "0.0.0.0")
-    assert (code, "DUCTAL_TOKEN" in said) == (2, True)
-    code, said = serve(str(run), "--port", str(server.address[1]))
-    assert (code, "is in use" in said) == (2, True)
-    code, said = serve(str(tmp_path / "nothing"))
-    assert (code, "no run folder" in said) == (9, True)
-    assert "Traceback" not in said
+    cases = (
+        ((str(run), "--host", "0.0.0.0"), 2, "DUCTAL_TOKEN"),
+        ((str(run), "--port", str(server.address[1])), 2, "is in use"),
+        ((str(tmp_path / "nothing"),), 9, "no run folder"),
+    )
+    started = [serve(*arguments) for arguments, _, _ in cases]
+    for process, (_, code, words) in zip(started, cases, strict=True):
+        said = process.communicate(timeout=60)[1]
+        assert (process.returncode, words in said) == (code, True), said
+        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
@@ -238,7 +242,7 @@ def small_app(**limits: Any) -> FastAPI:
     add_handlers(app)
     app.add_middleware(BodyLimits, limits=replace(Limits(), other_bytes=100, **limits), sizes={"/more": 1000})
     app.add_middleware(Gate)
-    app.add_middleware(AtOnce, most=2)
+    app.add_middleware(AtOnce, most=3, most_of={"/": 2})
     app.add_middleware(SecureHeaders)
 
     @app.post("/")
@@ -255,9 +259,14 @@ def test_more_than_allowed_at_a_time() -> None:
     async def both() -> list[int]:
         transport = httpx.ASGITransport(small_app())
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return [answer.status_code for answer in await asyncio.gather(*(client.post("/") for _ in range(5)))]
+            paths = ["/"] * 5 + ["/more"] * 3
+            answers = await asyncio.gather(*(client.post(path) for path in paths))
+            assert (await client.post("/")).status_code == 200  # there is room again
+            return [answer.status_code for answer in answers]
 
-    assert sorted(asyncio.run(both())) == [200, 200, 503, 503, 503]
+    found = asyncio.run(both())
+    assert sorted(found[:5]) == [200, 200, 503, 503, 503]
+    assert sorted(found[5:]) == [200, 503, 503]
 
 
 @pytest.mark.parametrize(

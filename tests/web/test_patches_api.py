@@ -53,7 +53,7 @@ def test_between_the_limits_no_call_is_made(server: Server) -> None:
     answer = server.post("predict", png(doubtful)).json()
     assert 0.3 < answer["probability"] < 0.7
     assert answer["call"] == "unsure"
-    assert "at most 5% of its calls" in answer["words"]
+    assert "at most 5 % of its calls" in answer["words"]
 
 
 def test_a_blank_patch_is_answered_with_a_warning_and_without_a_call(server: Server) -> None:

@@ -6,7 +6,9 @@ import io
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,14 +167,20 @@ def children(server: Server) -> list[int]:
     return [int(child) for child, command in names.items() if "resource_tracker" not in command]
 
 
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """What a condition gives, once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
 def test_a_running_job_is_really_stopped_and_the_next_runs(run: Path) -> None:
     with Server(run) as server:
         first, second = server.post("slides", slow()).json(), server.post("slides", png(region())).json()
         assert second["position"] in (0, 1)
-        deadline = time.monotonic() + 30
-        while not server.client.get(f"/api/v1/slides/{first['id']}").json()["progress"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: server.client.get(f"/api/v1/slides/{first['id']}").json()["progress"])
         assert problem(server.client.get(f"/api/v1/slides/{first['id']}/results/grid.json")) == "not_finished"
         (child,) = children(server)
         assert server.client.delete(f"/api/v1/slides/{first['id']}").status_code == 204
@@ -185,8 +193,7 @@ def test_a_running_job_is_really_stopped_and_the_next_runs(run: Path) -> None:
 def test_the_end_of_the_server_takes_jobs_and_files_along(how: signal.Signals, run: Path) -> None:
     with Server(run) as server:
         job = server.post("slides", slow()).json()
-        while server.client.get(f"/api/v1/slides/{job['id']}").json()["status"] != "running":
-            time.sleep(0.02)
+        until(lambda: server.client.get(f"/api/v1/slides/{job['id']}").json()["status"] == "running")
         time.sleep(0.3)
         (child,) = children(server)
         assert server.files()
@@ -196,3 +203,19 @@ def test_the_end_of_the_server_takes_jobs_and_files_along(how: signal.Signals, r
         assert server.files() == []
         assert not Path(f"/proc/{child}").exists()
         assert "Traceback" not in "".join(server.log)
+
+
+def test_what_a_killed_server_left_is_swept_by_the_next_and_others_keep_theirs(run: Path, server: Server) -> None:
+    shared = server.temporary.name
+    before = set(server.files())
+    with Server(run, TMPDIR=shared) as killed:  # a second one at the same time
+        job = killed.post("slides", slow(), "patient.png").json()
+        (child,) = until(lambda: children(killed))
+        killed.process.kill()
+        killed.process.wait()
+    assert any(job["id"] in name for name in server.files())
+    with Server(run, TMPDIR=shared):
+        assert not any(job["id"] in name for name in server.files())
+        assert before <= set(server.files())
+        assert server.post("predict", png(tissue(1.5))).status_code == 200
+    until(lambda: not Path(f"/proc/{child}").exists())  # it has nobody to tell what it finds

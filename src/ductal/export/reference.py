@@ -40,7 +40,7 @@ class Reference:
 class _Kept:
     """An engine that remembers what it gave, or gives `replayed` instead of computing."""
 
-    name = "tensorflow"
+    name, streams = "tensorflow", 1
 
     def __init__(self, engine: Engine | None, replayed: np.ndarray | None = None) -> None:
         self._engine, self.given = engine, replayed

@@ -30,9 +30,10 @@ Where = tuple[int, slice]  # (view, positions) in the array of results
 
 
 class Engine(Protocol):
-    """Runs batches of uint8 patches."""
+    """Runs batches of uint8 patches. `streams` is how many of them it computes side by side."""
 
     name: str
+    streams: int
 
     def run(self, batches: Iterable[tuple[Where, np.ndarray]], out: np.ndarray) -> None:
         """Write the probabilities of each batch, uint8 (b, 50, 50, 3), to its place in `out`, float32 (views, n)."""
@@ -42,6 +43,7 @@ class TensorFlowEngine:
     """A Keras model on whatever device TensorFlow has."""
 
     name = "tensorflow"
+    streams = 1  # a batch keeps all cores busy
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -86,7 +88,7 @@ class OpenVINOEngine:
         settings |= {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}
         settings |= {"INFERENCE_NUM_THREADS": limit} if (limit := thread_limit()) else {}
         self._compiled = openvino.Core().compile_model(model, "CPU", settings)
-        self._requests = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.precision = str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
     def run(self, batches: Iterable[tuple[Where, np.ndarray]], out: np.ndarray) -> None:
@@ -94,16 +96,14 @@ class OpenVINOEngine:
         # A ring of requests, waited for in the order they were started. No callbacks: one that holds Python's lock
         # while the model is destroyed would wait for ever.
         running: deque[tuple[Any, Where]] = deque()
-        idle = [self._compiled.create_infer_request() for _ in range(self._requests)]
-
         def collect() -> Any:
             request, where = running.popleft()
             request.wait()
             out[where] = request.get_output_tensor(0).data[:, 0]
             return request
 
-        for where, batch in batches:
-            request = idle.pop() if idle else collect()
+        for number, (where, batch) in enumerate(batches):
+            request = self._compiled.create_infer_request() if number < self.streams else collect()
             request.set_input_tensor(0, openvino_tensor(batch))
             request.start_async()
             running.append((request, where))

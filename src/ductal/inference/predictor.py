@@ -148,6 +148,11 @@ class Predictor:
         """What runs the (first) network."""
         return self.members[0].engine
 
+    @property
+    def streams(self) -> int:
+        """How many calls of `predict` are computed side by side; further ones would only wait for each other."""
+        return min(member.engine.streams for member in self.members)
+
     def predict(
         self,
         patches: np.ndarray,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
@@ -75,9 +76,14 @@ def densities(pixels: np.ndarray, glass: tuple[float, float, float]) -> np.ndarr
     """Optical densities in thousandths, int16 (3, ...), never negative, of uint8 RGB (..., 3)."""
     found = np.empty((3, *pixels.shape[:-1]), np.int16)
     for channel, bright in enumerate(glass):
-        table = np.maximum(0, np.round(-1000 * np.log((np.arange(256) + 1.0) / (bright + 1.0)))).astype(np.int16)
-        np.take(table, pixels[..., channel], out=found[channel], mode="clip")  # the other modes need a copy
+        np.take(_table(bright), pixels[..., channel], out=found[channel], mode="clip")  # the other modes need a copy
     return found
+
+
+@lru_cache(maxsize=64)
+def _table(bright: float) -> np.ndarray:
+    """Density of each pixel value, int16 (256,), where glass has the value `bright`."""
+    return np.maximum(0, np.round(-1000 * np.log((np.arange(256) + 1.0) / (bright + 1.0)))).astype(np.int16)
 
 
 def _sum(density: np.ndarray) -> np.ndarray:

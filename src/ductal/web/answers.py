@@ -55,7 +55,7 @@ class Judge:
             notes: what to know before believing it.
             usable: whether there is something on the patch to be called at all.
         """
-        mean = float(expit(logit(found).mean()))
+        mean = float(expit(logit(found).mean())) if len(found) > 1 else float(found[0])
         probability = mean if self.d4 else float(found[0])
         above = probability >= self.threshold
         unsure = not usable or (self.band is not None and self.band.low < probability < self.band.high)
@@ -79,7 +79,7 @@ class Judge:
             low, high = percent(self.band.low), percent(self.band.high)
             return (
                 f"The model is unsure: {what}. Between {low} and {high} it makes no call; elsewhere at most "
-                f"{self.max_error:.0%} of its calls on validation patients were wrong."
+                f"{100 * self.max_error:.0f} % of its calls on validation patients were wrong."
             )
         limit = percent(self.threshold)
         if call == "cancer":

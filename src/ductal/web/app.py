@@ -19,7 +19,7 @@ from ductal.web.jobs import Jobs
 from ductal.web.model_info import RESEARCH_ONLY
 from ductal.web.model_routes import router as model_router
 from ductal.web.pages import add_pages
-from ductal.web.patch_routes import patch_routes
+from ductal.web.patch_routes import router as patch_router
 from ductal.web.problems import add_handlers
 from ductal.web.security import Gate, SecureHeaders
 from ductal.web.service import load_service
@@ -61,12 +61,13 @@ def create_app(run_folder: Path, settings: Settings) -> FastAPI:
         f"{PREFIX}/predict": limits.patch_bytes, f"{PREFIX}/explain": limits.patch_bytes,
         f"{PREFIX}/predict/batch": limits.batch_bytes, SLIDES: limits.slide_bytes,
     })  # fmt: skip
-    app.add_middleware(AtOnce, most=limits.slide_uploads, path=SLIDES)
     app.add_middleware(Gate, hosts=settings.hosts, token=settings.token)
-    app.add_middleware(AtOnce, most=limits.requests)
+    app.add_middleware(AtOnce, most=limits.requests, most_of={
+        SLIDES: limits.slide_uploads, f"{PREFIX}/predict/batch": limits.batches,
+    })  # fmt: skip
     add_handlers(app)
+    app.include_router(patch_router)  # first, since it is asked most and they are tried in order
     app.include_router(model_router)
-    app.include_router(patch_routes(limits))
     app.include_router(slide_router)
     add_pages(app)
     return app
@@ -81,7 +82,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             app.state.failure = error
             app.state.stop()
 
-    with scratch_folder(Path(tempfile.gettempdir()) / "ductal-serve") as folder:
+    # Not alone: several servers of a machine share the folder for temporary files, and each has its own in it.
+    with scratch_folder(Path(tempfile.gettempdir()) / "ductal-serve", alone=False) as folder:
         folder.chmod(0o700)
         app.state.jobs = Jobs(folder, app.state.settings.limits)
         loading = asyncio.create_task(load())

@@ -49,25 +49,32 @@ class AtOnce:
 
     Args:
         app: what is guarded.
-        most: requests.
-        path: to which they go; "" counts all.
+        most: requests in all.
+        most_of: requests of a path, besides.
     """
 
-    def __init__(self, app: ASGIApp, most: int, path: str = "") -> None:
-        self.app, self._most, self._path, self._now = app, most, path, 0
+    def __init__(self, app: ASGIApp, most: int, most_of: Mapping[str, int]) -> None:
+        self.app, self._most, self._most_of = app, most, most_of
+        self._now, self._now_of = 0, dict.fromkeys(most_of, 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http" or self._path not in ("", scope["path"]):
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if self._now >= self._most:
+        path = scope["path"]
+        counted = path in self._most_of
+        if self._now >= self._most or (counted and self._now_of[path] >= self._most_of[path]):
             error = ApiError("overloaded", "The server is at its limit. Try again in a second.", {"Retry-After": "1"})
             return await error.response()(scope, receive, send)
         self._now += 1
+        if counted:
+            self._now_of[path] += 1
         try:
             return await self.app(scope, receive, send)
         finally:
             self._now -= 1
+            if counted:
+                self._now_of[path] -= 1
 
 
 class _NotRead(Exception):  # noqa: N818 - not an error of the program

@@ -27,47 +27,50 @@ _TEXTS = {
 }
 
 
-def check_patch(patch: np.ndarray) -> tuple[list[Note], bool]:
-    """What to know about a patch before believing what a model says of it.
-
-    Args:
-        patch: uint8 RGB (50, 50, 3).
+def notes(codes: list[str]) -> tuple[list[Note], bool]:
+    """What to know about a patch with these codes of `flags` before believing what a model says of it.
 
     Returns:
-        Notes with the codes of `flags`; and False where there is nothing on the patch that could be called.
+        Notes; and False where there is nothing on the patch that could be called.
     """
-    found = flags(patch)
-    return [Note(code=code, text=_TEXTS[code]) for code in found], not {"blank", "glass"} & set(found)
+    return [Note(code=code, text=_TEXTS[code]) for code in codes], not {"blank", "glass"} & set(codes)
 
 
-def flags(patch: np.ndarray) -> list[str]:
-    """Which rules find a patch, uint8 RGB (50, 50, 3), unlike the archive's.
+def flags(patches: np.ndarray) -> list[list[str]]:
+    """Which rules find patches, uint8 RGB (n, 50, 50, 3), unlike the archive's.
 
     "blank": the grey levels hardly differ, and no other rule is asked; "glass": hardly any tissue, likewise;
     "not_he": the shares of the density lie beyond the limits; "ink" and "blurred": the gates of slides of that name.
     """
-    if grey_std(patch) < BLANK_STD:
+    gates, _ = gate_tiles(patches, Stain(_GLASS, 0.0))
+    shares = density_shares(patches)
+    foreign = np.any((shares < LOWEST_SHARES) | (shares > HIGHEST_SHARES), axis=1)
+    blank = [grey_std(patch) < BLANK_STD for patch in patches]
+    return [_codes(*each) for each in zip(blank, gates.tolist(), foreign.tolist(), strict=True)]
+
+
+def _codes(blank: bool, gate: int, foreign: bool) -> list[str]:
+    if blank:
         return ["blank"]
-    gate = Gate(int(gate_tiles(patch[None], Stain(_GLASS, 0.0))[0][0]))
     if gate == Gate.glass:
         return ["glass"]
-    shares = density_shares(patch)
-    found = ["not_he"] if ((shares < LOWEST_SHARES) | (shares > HIGHEST_SHARES)).any() else []
+    found = ["not_he"] if foreign else []
     if gate in (Gate.pen, Gate.blur):
-        found.append({Gate.pen: "ink", Gate.blur: "blurred"}[gate])
+        found.append({Gate.pen: "ink", Gate.blur: "blurred"}[Gate(gate)])
     return found
 
 
-def density_shares(patch: np.ndarray) -> np.ndarray:
-    """How the optical density of a patch's tissue is divided among red, green and blue, float64 (3,), sum 1.
+def density_shares(patches: np.ndarray) -> np.ndarray:
+    """How the optical density of each patch's tissue is divided among red, green and blue, float64 (n, 3), sum 1.
 
     Haematoxylin and eosin absorb green most, and blue and red in proportions that depend on which of the two there is
     more of. The strength of the stain cancels out.
 
     Args:
-        patch: uint8 RGB (h, w, 3); 1/3 each where it has no tissue.
+        patches: uint8 RGB (n, h, w, 3); 1/3 each where one has no tissue.
     """
-    density = densities(patch, _GLASS).reshape(3, -1)
-    tissue = density.sum(axis=0) >= 3 * TISSUE_DENSITY
-    total = density[:, tissue].sum(axis=1, dtype=np.int64)
-    return total / total.sum() if total.any() else np.full(3, 1 / 3)
+    density = densities(patches, _GLASS)
+    tissue = density[0] + density[1] + density[2] >= 3 * TISSUE_DENSITY
+    totals = np.stack([(channel * tissue).sum(axis=(1, 2), dtype=np.int64) for channel in density], axis=1)
+    whole = totals.sum(axis=1, keepdims=True)
+    return np.where(whole > 0, totals / np.maximum(whole, 1), 1 / 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ductal.web.problems import ApiError
@@ -24,6 +24,10 @@ HEADERS = {
 }
 
 
+_RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+_RAW_API = [*_RAW, (b"cache-control", b"no-store")]
+
+
 class SecureHeaders:
     """Adds `HEADERS` to every answer, errors included, and keeps those of the API out of caches."""
 
@@ -37,10 +41,8 @@ class SecureHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                if scope["path"].startswith(API):
-                    headers["Cache-Control"] = "no-store"
+                ours = _RAW_API if scope["path"].startswith(API) else _RAW
+                message["headers"] = [*message.get("headers", ()), *ours]
             await send(message)
 
         return await self.app(scope, receive, with_headers)

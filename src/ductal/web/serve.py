@@ -48,7 +48,7 @@ def serve(run_folder: Path, settings: Settings, host: str, port: int, ready: Cal
     app = create_app(run_folder, settings)
     config = uvicorn.Config(
         app, http=partial(GuardedProtocol, most=settings.limits.connections),  # type: ignore[arg-type]
-        loop="asyncio", ws="none", server_header=False, access_log=settings.access_log,
+        loop="auto", ws="none", server_header=False, access_log=settings.access_log,
         log_config=None, timeout_graceful_shutdown=GRACE_SECONDS,
     )  # fmt: skip
     shown = f"[{host}]" if ":" in host else host

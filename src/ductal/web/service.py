@@ -13,11 +13,11 @@ from fastapi import Request
 
 from ductal.evaluation.runs import load_run
 from ductal.inference.predictor import PATCH_SHAPE, Predictor
-from ductal.machine import available_cores
 from ductal.slides.analyse import SlideAnalyser
 from ductal.web.answers import Judge
 from ductal.web.batching import Batcher
 from ductal.web.explaining import Explainer
+from ductal.web.input_check import flags
 from ductal.web.model_info import RunInfo, read_run
 from ductal.web.problems import ApiError
 from ductal.web.samples import Samples, load_samples
@@ -68,13 +68,15 @@ def load_service(run_folder: Path, settings: Settings) -> Service:
     """
     started, limits = time.monotonic(), settings.limits
     predictor = Predictor.from_run(run_folder, d4=settings.d4, engine=settings.engine)
-    predictor.predict(np.zeros((limits.batch, *PATCH_SHAPE), np.uint8))  # the first call compiles and allocates
+    batcher = Batcher(predictor, flags, batch=limits.batch, wait_seconds=limits.wait_seconds,
+                      waiting=limits.waiting_patches, streams=predictor.streams)  # fmt: skip
+    for size in batcher.sizes:  # the first call of each size compiles and allocates, for each stream
+        predictor.predict(np.zeros((size * predictor.streams, *PATCH_SHAPE), np.uint8), batch_size=size)
     judge = Judge.of_run(run_folder, predictor.threshold, predictor.d4)
     service = Service(
         run_folder=run_folder,
         settings=settings,
-        batcher=Batcher(predictor, batch=limits.batch, wait_seconds=limits.wait_seconds,
-                        waiting=limits.waiting_patches, streams=available_cores()),
+        batcher=batcher,
         judge=judge,
         explainer=Explainer(run_folder, d4=predictor.d4),
         explaining=CapacityLimiter(1),
@@ -85,7 +87,7 @@ def load_service(run_folder: Path, settings: Settings) -> Service:
     return service
 
 
-def loaded(request: Request) -> Service:
+async def loaded(request: Request) -> Service:
     """The service, as a dependency of routes. Raises ApiError "not_ready" until it is loaded."""
     service: Service | None = request.app.state.service
     if service is None:

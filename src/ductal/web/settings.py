@@ -25,6 +25,7 @@ class Limits:
         body_seconds: for a whole body, and a second more for each `slowest_bytes` of it.
         slowest_bytes: a second, below which a client holds a connection for too long.
         requests: at a time, being worked on.
+        batches: requests with many patches at a time; each is held in memory.
         slide_uploads: at a time; each takes room on the disk.
         connections: open at a time.
         waiting_patches: that wait for the network.
@@ -48,6 +49,7 @@ class Limits:
     body_seconds: float = 30.0
     slowest_bytes: int = 64 * KIB
     requests: int = 256
+    batches: int = 16
     slide_uploads: int = 4
     connections: int = 512
     waiting_patches: int = 2048

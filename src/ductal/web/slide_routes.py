@@ -88,7 +88,7 @@ class JobInfo(BaseModel):
     warnings: list[Note]
 
 
-def the_jobs(request: Request) -> Jobs:
+async def the_jobs(request: Request) -> Jobs:
     """The server's jobs, as a dependency of routes."""
     jobs: Jobs = request.app.state.jobs
     return jobs

@@ -165,3 +165,30 @@ def test_no_address_but_the_servers_own_is_asked(browser: Any, server: Server) -
         page.wait_for_selector("body[data-ready]")
     assert len(asked) > 20
     assert {url for url in asked if not url.startswith((server.url, "blob:", "data:"))} == set()
+
+
+def test_on_paper_there_is_the_result_and_nothing_to_press(page: Any) -> None:
+    give(page, FILES[1])
+    page.wait_for_selector("#patch-map:visible")
+    page.emulate_media(media="print", color_scheme="dark")
+    shown = "[...document.querySelectorAll('button, nav, footer, input')].filter((each) => each.checkVisibility())"
+    assert page.evaluate(f"{shown}.map((each) => each.outerHTML)") == []
+    assert page.is_visible(".research")
+    assert page.is_visible("#patch-number")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    colours = page.evaluate(
+        "['#patch-title', '#patch-words', '#patch-number', '.research'].map((each) => "
+        "getComputedStyle(document.querySelector(each)).color.match(/[0-9.]+/g).slice(0, 3).map(Number))"
+    )
+    assert max(0.299 * red + 0.587 * green + 0.114 * blue for red, green, blue in colours) < 110  # dark on white
+    assert page.pdf()[:5] == b"%PDF-"
+
+
+@pytest.mark.parametrize(("motion", "moving"), [("reduce", 0), ("no-preference", 1)])
+def test_nothing_turns_for_those_who_do_not_want_it(browser: Any, server: Server, motion: str, moving: int) -> None:
+    with open_page(browser, server.url, token=TOKEN, reduced_motion=motion) as page:
+        page.route("**/api/v1/predict*", lambda _: None)  # the answer does not come
+        page.route("**/api/v1/explain*", lambda _: None)
+        give(page, FILES[1])
+        page.wait_for_selector("#view-patch .spinner:visible")
+        assert page.evaluate("document.getAnimations().length") == moving

@@ -184,3 +184,23 @@ def test_pasted_pictures_and_dropped_ones_are_taken(page: Any) -> None:
     page.evaluate(give_by, ["drop", list(png(tissue(PALE))), "dropped.png"])
     until(page, "document.querySelector('#patch-title').textContent === 'Called not cancer'")
     assert page.inner_text("#patch-name") == "dropped.png"
+
+
+def test_a_batch_can_be_cancelled_and_what_is_done_stays(page: Any) -> None:
+    asked: list[Any] = []
+
+    def second_waits(route: Any) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.continue_()
+
+    page.route("**/predict/batch*", second_waits)
+    give(page, *many())
+    until(page, "document.querySelectorAll('#batch-body tr').length === 32")
+    page.click("#batch-cancel")
+    page.wait_for_selector("#batch-problem .problem")
+    assert page.inner_text("#batch-problem .problem__title") == "Cancelled"
+    assert "32 of 40 pictures were classified before" in page.inner_text("#batch-problem")
+    assert not page.is_visible("#batch-running")
+    assert page.locator("#batch-body tr").count() == 32
+    assert page.is_enabled("#batch-csv")

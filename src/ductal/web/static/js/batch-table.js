@@ -135,7 +135,7 @@ function drawRow(row) {
     el("td", {}, meter(found.probability)),
     el("td", {}, call),
     el("td", { class: "wide-only" }, d4 ? `${d4.agree} of 8` : "–"),
-    el("td", { class: "wide-only" }, d4 ? `${percent(d4.lowest)} to ${percent(d4.highest)}` : "–"),
+    el("td", { class: "wide-only unbroken" }, d4 ? `${percent(d4.lowest)} to ${percent(d4.highest)}` : "–"),
     el("td", { class: "wide-only" }, warnings.length ? warnings.map((each) => each.text).join(" ") : "none"),
   );
 }

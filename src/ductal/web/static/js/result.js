@@ -75,8 +75,8 @@ export function closeResult() {
 
 function setThreshold(value) {
   const { judged, above } = areas(grid, value);
-  const words =
-    judged && `in tiles at or above ${percent(value)}: ${share(above / judged)} of the ${area(judged)} judged`;
+  const called = `called cancer, in tiles at or above ${percent(value)}`;
+  const words = judged && `${called}: ${share(above / judged)} of the ${area(judged)} judged`;
   byId("threshold-value").textContent = percent(value);
   byId("region-area").textContent = area(above);
   byId("region-share").textContent = words || "Nothing was judged: there is no tissue that the model can read.";
