@@ -62,6 +62,8 @@ class EncoderEngine:
         head: float32 features (n, d) to float32 (n, 1).
     """
 
+    streams = 1  # a batch keeps all cores busy
+
     def __init__(self, encoder: OnnxEncoder, head: Any) -> None:
         self._encoder, self._head, self.name = encoder, head, encoder.runtime
 

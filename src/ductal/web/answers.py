@@ -75,7 +75,7 @@ class Judge:
         what = f"a probability of {percent(probability)} of invasive ductal carcinoma"
         if not usable:
             return "There is next to nothing on this image, so no call is made, and the probability means nothing."
-        if call == "unsure" and self.band is not None:
+        if call == "unsure" and self.band is not None and self.max_error is not None:
             low, high = percent(self.band.low), percent(self.band.high)
             return (
                 f"The model is unsure: {what}. Between {low} and {high} it makes no call; elsewhere at most "
