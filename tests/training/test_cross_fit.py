@@ -118,7 +118,10 @@ def test_it_is_evaluated_out_of_fold(crossed: Path, cohort: Cohort, folds: list[
     record = json.loads((crossed / "run.json").read_text())
     assert record["split"]["counts"]["train"]["patients"] == 0
     assert record["split"]["trained_on"] == max(len(fold.rows(cohort, "train")) for fold in folds)
-    assert "cross-fitted: each validation patient" in (crossed / "report.html").read_text(encoding="utf-8")
+    text = (crossed / "report.html").read_text(encoding="utf-8")
+    assert "cross-fitted: each validation patient" in text
+    assert "Each network was trained on up to" in text
+    assert "of the validation patches at most" in (crossed / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_what_was_computed_when_it_was_made_is_not_computed_again(

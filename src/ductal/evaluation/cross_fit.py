@@ -53,7 +53,7 @@ def joined_split(splits: Sequence[Split]) -> Split:
     parts: dict[Part, list[str]] = {"train": sorted(by_all), "val": sorted(known - by_all), "test": sorted(tests[0])}
     return Split(
         name=f"cross-fitted, {len(splits)} networks", seed=first.seed, by=first.by, parts=parts, cross_fitted=True,
-        notes=[NOTE, *first.notes],
+        notes=[NOTE, *(note for note in first.notes if all(note in split.notes for split in splits))],
     )  # fmt: skip
 
 
