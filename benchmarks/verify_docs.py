@@ -89,7 +89,8 @@ def compare(table: dict[str, Any]) -> tuple[int, list[str]]:
         line, star = (source, "") if isinstance(source, str) else source
         for column, fields in table["columns"].items():
             shown = numbers(by_name[name][header.index(column)]) if name in by_name else []
-            expected = [float(kept[line][field.replace("*", star)] or "nan") for field in fields]
+            values = [kept[line][field.replace("*", star)] for field in fields]
+            expected = [float("nan" if value in ("", None) else value) for value in values]
             # An interval that does not exist is not shown.
             expected = expected[: len(shown)] if len(shown) == 1 and "low" in "".join(fields) else expected
             count += len(expected)
