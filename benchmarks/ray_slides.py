@@ -5,7 +5,8 @@
 RUN is a run folder. Every way has W processors: one process with W threads; one node with W workers of one thread;
 two nodes with W / 2 workers each. The ways take turns, R rounds. "cold" counts the start of the workers, which import
 libraries and load the network; "warm" is a second batch of the same driver. Then, on two nodes, one is killed in
-mid-batch. Results of all are compared, byte for byte. Prints one JSON object; times are medians.
+mid-batch. Results of all are compared, byte for byte. Prints one JSON object; times are medians. Each reading
+is told as it comes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -81,6 +83,7 @@ class Bench:
             analyse_slides_on(address, SlideAnalyser(self.run), self.slides, out)
         took = time.perf_counter() - started
         self.digests.add(digest(out))
+        print(f"{'local' if address is None else 'ray'}: {took:.1f} s", file=sys.stderr, flush=True)
         return took
 
     def on_nodes(self, nodes: int) -> tuple[float, float]:
