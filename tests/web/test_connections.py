@@ -7,7 +7,7 @@ import socket
 from itertools import repeat
 
 import pytest
-from web_server import Server, send_until_cut
+from web_server import Server, problem, send_until_cut
 
 HOST = b"Host: localhost\r\n"
 HEALTH = b"GET /api/v1/health HTTP/1.1\r\n" + HOST
@@ -71,3 +71,11 @@ def test_what_stands_around_chunks_has_an_end(piece: bytes, start: bytes, server
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             send_until_cut(connection, repeat(piece, 20_000))
     assert server.client.get("/api/v1/health").status_code == 200
+
+
+def test_before_the_model_is_loaded_it_is_alive_and_not_ready(server: Server) -> None:
+    assert server.at_first["health"].status_code == 200
+    for path in ("ready", "model"):
+        response = server.at_first[path]
+        assert (response.status_code, problem(response)) == (503, "not_ready")
+        assert response.headers["retry-after"] == "2"

@@ -194,14 +194,6 @@ def test_the_token(run: Path) -> None:
         assert "sésame" not in "".join(server.log)
 
 
-def test_before_the_model_is_loaded_it_is_alive_and_not_ready(server: Server) -> None:
-    assert server.at_first["health"].status_code == 200
-    for path in ("ready", "model"):
-        response = server.at_first[path]
-        assert (response.status_code, problem(response)) == (503, "not_ready")
-        assert response.headers["retry-after"] == "2"
-
-
 def serve(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ductal", "serve", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
