@@ -191,7 +191,7 @@ def test_one_failure_costs_one_recipe(tiny_cohort: Cohort, tmp_path: Path, train
 def test_features_are_shared_with_what_is_still_to_train(
     tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "is_trained", lambda folder, *_: folder.name == "c")
+    monkeypatch.setattr(experiment, "is_trained", lambda folder, *_, **__: folder.name == "c")
     run_experiment(plan_of(tiny_cohort, tmp_path, "a", "b", "c", "d"))
     assert list(zip(trainings.done, trainings.later, strict=True)) == [
         ("a", ["b", "d"]), ("b", ["d"]), ("c", ["d"]), ("d", [])

@@ -53,7 +53,7 @@ def test_a_link_in_a_run_is_refused_by_all_who_read_or_write_there(
         lambda: Predictor.from_run(run),
         lambda: load_run(run),
         lambda: evaluate(run, tiny_cohort, split),
-        lambda: combine([run, run], tiny_cohort, split, run.parent / "ensemble"),
+        lambda: combine([run, run], tiny_cohort, run.parent / "ensemble"),
     ):
         with pytest.raises(RunError, match=f"{place} is a symbolic link, pipe or device"):
             use()

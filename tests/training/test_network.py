@@ -27,6 +27,7 @@ def until(network: Network, layer: str, patches: np.ndarray = PATCHES) -> np.nda
 
 @pytest.fixture(scope="module")
 def efficientnet() -> Network:
+    keras.backend.clear_session()  # as a training does: layers are named from the first number on
     return build_network(load_recipe("efficientnetb0-scratch"), STATISTICS)
 
 
