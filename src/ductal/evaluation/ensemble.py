@@ -62,9 +62,10 @@ def combine(
         LeakError: the split leaks. StorageError: the disk refused the write.
     """
     out = Path(out)
+    members = [_member(folder, cohort) for folder in runs]
     if len({folder.resolve() for folder in runs}) < len(runs) or not runs or (len(runs) == 1 and not d4):
         raise RunError("An ensemble needs two runs or more, each once; or one run and D4 averaging (--d4).")
-    records, splits = zip(*(_member(folder, cohort) for folder in runs), strict=True)
+    records, splits = zip(*members, strict=True)
     split = joined_split(splits)
     audit = audit_split(cohort, split)
     refuse_leaks(audit)
