@@ -3,10 +3,10 @@
     python benchmarks/ray_slides.py RUN [--slides N] [--side PX] [--workers W] [--rounds R] [--work FOLDER]
 
 RUN is a run folder. Every way has W processors: one process with W threads; one node with W workers of one thread;
-two nodes with W / 2 workers each. The ways take turns, R rounds. "cold" counts the start of the workers, which import
-libraries and load the network; "warm" is a second batch of the same driver. Then, on two nodes, one is killed in
-mid-batch. Results of all are compared, byte for byte. Prints one JSON object; times are medians. Each reading
-is told as it comes.
+two nodes with W / 2 workers each. The ways take turns, R rounds; 0 for the kill alone. "cold" counts the start of the
+workers, which import libraries and load the network; "warm" is a second batch of the same driver. Then, on two nodes,
+one is killed while it works on a slide. Results of all are compared, byte for byte. Prints one JSON object at the end
+(Ray's own messages come before it); times are medians. Each reading is told as it comes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,10 +36,11 @@ from ray.cluster_utils import Cluster
 from ductal.cluster.slides import analyse_slides_on
 from ductal.machine import THREADS
 from ductal.slides.analyse import SlideAnalyser
-from ductal.slides.batch import analyse_slides
+from ductal.slides.batch import analyse_one, analyse_slides
 from ductal.slides.synthetic_slide import write_synthetic_slide
 
 STORE_BYTES = 80 * 1024**2
+MOMENT_SECONDS = 1.0  # into a slide, until the node is killed
 
 
 @contextmanager
@@ -92,30 +94,59 @@ class Bench:
             return self.seconds(cluster.address), self.seconds(cluster.address)
 
     def killed(self) -> dict[str, Any]:
-        """What became of a batch one of whose two nodes is killed when a quarter of the slides is done."""
-        out, notes, told = self.work / "killed", [], []
-        shutil.rmtree(out, ignore_errors=True)
-        count = len(list(self.slides.iterdir()))
+        """What became of a batch one of whose two nodes is killed while it works on its second slide."""
+        out, notes, hit = self.work / "killed" / "out", [], []
+        shutil.rmtree(out.parent, ignore_errors=True)
+        out.mkdir(parents=True)
+        over = threading.Event()
         with driver(2, self.workers) as cluster:
             victim = next(iter(cluster.worker_nodes))
 
-            def tell(outcome: Any) -> None:
-                told.append(outcome)
-                if len(told) == max(1, count // 4):
-                    threading.Thread(target=cluster.remove_node, args=(victim, False)).start()
+            def kill() -> None:
+                while not over.wait(0.1):
+                    begun, ended = (names_of(out, what, victim.node_id) for what in ("begun", "ended"))
+                    if ended and set(begun) - set(ended):
+                        time.sleep(MOMENT_SECONDS)
+                        cluster.remove_node(victim, False)
+                        hit.extend(set(begun) - set(names_of(out, "ended", victim.node_id)))
+                        return
 
-            outcomes = analyse_slides_on(
-                cluster.address, SlideAnalyser(self.run), self.slides, out, tell=tell, note=notes.append
-            )
+            killer = threading.Thread(target=kill)
+            killer.start()
+            analyser = SlideAnalyser(self.run)
+            outcomes = analyse_slides_on(cluster.address, analyser, self.slides, out, note=notes.append, work=logged)
+            over.set()
+            killer.join()
         self.digests.add(digest(out))
-        results = [outcome.result for outcome in outcomes if outcome.result]
+        if not hit:
+            raise SystemExit(
+                "The node had no slide when it was killed, which shows nothing. Use more or larger slides."
+            )
+        ended = names_of(out, "ended")
         return {
-            "slides": count,
-            "results": len(results),
-            "told": len(told),
-            "begun_again": len(notes),
-            "found_finished_when_begun_again": sum(result.reused for result in results),
+            "slides": len(list(self.slides.iterdir())),
+            "results": sum(outcome.result is not None for outcome in outcomes),
+            "under_way_on_the_killed_node": len(hit),
+            "begun": len(names_of(out, "begun")),
+            "ended": len(ended),
+            "ended_twice": len(ended) - len(set(ended)),
+            "told_as_lost": len(notes),
         }
+
+
+def logged(analyser: SlideAnalyser, path: Path, name: str, out: Path, **settings: Any) -> Any:
+    """In a worker: `analyse_one`, with a file for its begin and its end, which holds the node."""
+    node = ray.get_runtime_context().get_node_id()
+    (out.parent / f"begun.{uuid.uuid4().hex}.{name}").write_text(node)
+    outcome = analyse_one(analyser, path, name, out, **settings)
+    (out.parent / f"ended.{uuid.uuid4().hex}.{name}").write_text(node)
+    return outcome
+
+
+def names_of(out: Path, what: str, node: str = "") -> list[str]:
+    """Slides that were begun or ended, on one node or on all."""
+    found = [path for path in out.parent.glob(f"{what}.*") if path.read_text().startswith(node)]
+    return [path.name.split(".", 2)[2] for path in found]
 
 
 def main() -> None:
@@ -135,6 +166,9 @@ def main() -> None:
     os.environ[THREADS] = str(options.workers)
     bench = Bench(options.run, slides, options.work, options.workers)
     bench.seconds(None)  # the network, and what OpenVINO makes of it, is in the system's cache after that
+    if options.rounds == 0:
+        print(json.dumps({"killed_node": bench.killed(), "different_results": len(bench.digests) - 1}, indent=2))
+        return
     local, one, two = [], [], []
     for _ in range(options.rounds):
         local.append(bench.seconds(None))
