@@ -31,7 +31,7 @@ class Limits:
         waiting_patches: that wait for the network.
         explanations: that wait for Grad-CAM.
         answer_seconds: until a patch must be answered.
-        batch: patches the network is given at once, by all streams; small, so that some wait while others are computed.
+        batch: patches the network is given at once, by all streams; small, so that some wait while others compute.
         wait_seconds: longest time that a patch waits for others to share its batch.
         jobs_waiting: slides that wait for their turn.
         jobs_kept: finished ones whose results are kept.
