@@ -97,8 +97,8 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Another picture"
     page.keyboard.press("Enter")
-    assert page.is_visible("#view-start")
-    assert page.evaluate("document.activeElement.id") == "start-title"
+    page.wait_for_selector("#view-start:visible")  # the browser tells of a new address a moment later
+    until(page, "document.activeElement.id === 'start-title'")
 
 
 def test_a_screen_reader_is_told_of_results(page: Any) -> None:
