@@ -143,4 +143,6 @@ def split_of(plan: Plan, cohort: Cohort) -> Split:
     if plan.inner_fold is None:
         return split
     number, folds = plan.inner_fold
+    if not 0 <= number < folds:
+        raise DataError(f"An inner fold is (k, n) with k from 0 to n - 1. Received: {plan.inner_fold}.")
     return inner_splits(cohort, split, folds, plan.seed, divided=("train", "val"))[number]

@@ -127,11 +127,15 @@ def test_it_is_evaluated_out_of_fold(crossed: Path, cohort: Cohort, folds: list[
 def test_what_was_computed_when_it_was_made_is_not_computed_again(
     crossed: Path, cohort: Cohort, tmp_path: Path
 ) -> None:
-    run = shutil.copytree(crossed, tmp_path / "run")
-    split = Split.load(run / "split.json")
-    totals: set[int] = set()
+    run, split, totals = tmp_path / "run", Split.load(crossed / "split.json"), set[int]()
+    combine(sorted((crossed / "members").iterdir()), cohort, run)
+    test = 2 * len(split.rows(cohort, "test", final_evaluation=True))
     evaluate(run, cohort, split, progress=lambda _, total: totals.add(total))
-    assert totals == {2 * len(split.rows(cohort, "test", final_evaluation=True))}
+    assert totals == {test}
+    evaluate(run, cohort, split, fast=True)  # replaces what was saved
+    totals.clear()
+    evaluate(run, cohort, split, progress=lambda _, total: totals.add(total))
+    assert totals > {test}
 
 
 def test_a_threshold_is_chosen_anew_out_of_fold(crossed: Path, cohort: Cohort, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _random(cohort: Cohort, seed: int, ratios: Sequence[float]) -> Split:
     shares = [float(ratio) for ratio in ratios]
     used = 3 if shares[2] > 0 else 2
     by, notes = _grouping(cohort)
-    groups = _stratified(cohort, by, shares[:used], seed, "parts")
+    groups = stratified(cohort, by, shares[:used], seed, "parts")
     parts = {part: groups[k] if k < used else [] for k, part in enumerate(PARTS)}
     if used == 2:
         notes.append("test: no test part was asked for; evaluation uses validation patients")
@@ -134,7 +134,7 @@ def _random(cohort: Cohort, seed: int, ratios: Sequence[float]) -> Split:
 
 def _kfold(cohort: Cohort, seed: int, fold: int, folds: int) -> Split:
     by, notes = _grouping(cohort)
-    groups = _stratified(cohort, by, [1 / folds] * folds, seed, "folds")
+    groups = stratified(cohort, by, [1 / folds] * folds, seed, "folds")
     validation = (fold + 1) % folds
     rest = [group for k in range(folds) if k not in (fold, validation) for group in groups[k]]
     parts: dict[Part, list[str]] = {"train": sorted(rest), "val": groups[validation], "test": groups[fold]}
@@ -151,16 +151,38 @@ def _grouping(cohort: Cohort) -> tuple[Literal["patient", "content"], list[str]]
     ]
 
 
-def _stratified(
-    cohort: Cohort, by: Literal["patient", "content"], ratios: list[float], seed: int, what: str
+def stratified(
+    cohort: Cohort,
+    by: Literal["patient", "content"],
+    ratios: Sequence[float],
+    seed: int,
+    what: str,
+    rows: np.ndarray | None = None,
 ) -> list[list[str]]:
-    """Sorted group ids of each part; every part has both classes, or DataError."""
+    """Divide groups so that every part has both classes.
+
+    Args:
+        cohort: the prepared cohort.
+        by: what the groups are.
+        ratios: share of each part.
+        seed: draws them.
+        what: the parts in words, for errors.
+        rows: bool (N,), the rows whose groups are divided; None is all.
+
+    Returns:
+        Sorted group ids of each part.
+
+    Raises:
+        DataError: too few groups for every part to have both classes.
+    """
     table = pd.DataFrame({"group": group_ids(cohort, by), "positive": cohort.labels == 1})
-    sums = table[table["group"] != ""].groupby("group")["positive"].agg(["size", "sum"])
+    kept = table["group"] != "" if rows is None else (table["group"] != "") & rows
+    sums = table[kept].groupby("group")["positive"].agg(["size", "sum"])
     positives = sums["sum"].to_numpy(dtype=np.int64)
     negatives = sums["size"].to_numpy(dtype=np.int64) - positives
     noun = "patients" if by == "patient" else "different patches"
-    problem = f"The cohort {cohort.info.name!r} has {len(sums)} {noun}: too few for {len(ratios)} {what}"
+    holds = "has" if rows is None else "has, in the parts to divide,"
+    problem = f"The cohort {cohort.info.name!r} {holds} {len(sums)} {noun}: too few for {len(ratios)} {what}"
     remedy = f"Prepare more patients, or ask for fewer {what}."
     if len(sums) < len(ratios):
         raise DataError(f"{problem}. {remedy}")

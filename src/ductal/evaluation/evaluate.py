@@ -96,6 +96,8 @@ def _evaluate_alone(
     settings = _read_json(folder / "calibration.json")
     members = member_splits(folder) if split.cross_fitted else []
     known = _known(folder, record, cohort, split, exact=not fast)
+    if not known and record.pop("exact", None) is not None:  # what is saved is replaced, and so no longer known
+        write_text(folder / "run.json", to_json(record))
 
     def predict(part: Part, rows: np.ndarray) -> np.ndarray:
         if part not in known and part == "val" and split.cross_fitted:

@@ -137,16 +137,12 @@ def summary(run: RunRecord) -> str:
     return f"{', '.join(words)}, on {whom} at the threshold {table['threshold']}."
 
 
-def _whose(run: RunRecord) -> str:
-    counts = (run.run["split"].get("counts") or {}).get("train") or {}
-    crossed = counts.get("patches") == 0  # nobody trained all networks of a cross-fitted ensemble
-    return "the validation patches at most, each network" if crossed else "the training patches"
-
-
 def data_facts(run: RunRecord) -> facts.Pairs:
     """What it was trained and measured on."""
     cohort = run.run["cohort"]
-    trained = run.run.get("split", {}).get("trained_on")
+    split = run.run.get("split", {})
+    trained = split.get("trained_on")
+    whose = "the validation patches at most, each network" if split.get("cross_fitted") else "the training patches"
     reasons = [reason for reason in cohort.get("quarantined") or {} if reason in RULES]
     rules = [f"{reason}: {RULES[reason].rstrip('.')}" for reason in reasons]
     return [
@@ -156,7 +152,7 @@ def data_facts(run: RunRecord) -> facts.Pairs:
         ("Selection", facts.selection_words(run)),
         ("Files", facts.left_out_words(run) + (f". {'; '.join(rules)}" if rules else "")),
         ("Division", facts.split_words(run)),
-        ("Trained on", facts.UNKNOWN if trained is None else f"{trained:,} of {_whose(run)}"),
+        ("Trained on", facts.UNKNOWN if trained is None else f"{trained:,} of {whose}"),
     ]
 
 

@@ -38,6 +38,7 @@ class _Split(_Part):
     fold: Count = None
     counts: dict[str, dict[str, int]] | None = None
     trained_on: Count = None
+    cross_fitted: bool | None = None
     notes: list[str] | None = None
 
 
