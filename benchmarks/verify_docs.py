@@ -2,7 +2,8 @@
 
     python benchmarks/verify_docs.py
 
-A record is what a command printed or wrote, unchanged; `docs/measured/tables.json` says which table has which record,
+A record is what a command printed or wrote, unchanged (prior.csv: the lines of four calls, without the last column, a
+text); `docs/measured/tables.json` says which table has which record,
 by which command it was made, and which columns it gives. Every number in such a column must be the record's, rounded
 as shown. To measure again, run the command, put what it gives in the record's place, and run this. Prints a line for
 each table, also for those without a record, and ends with exit code 1 when a figure differs.
@@ -58,8 +59,17 @@ def read_record(path: Path, key: str) -> dict[str, dict[str, Any]]:
     if path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as handle:
             return {row[key]: dict(row) for row in csv.DictReader(handle)}
+    if path.suffix == ".json":  # each object in it, by its name with dots
+        return dict(_objects(json.loads(path.read_text(encoding="utf-8"))))
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {str(line[key]): dict(_flat(line)) for line in lines}
+
+
+def _objects(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, one in value.items():
+        if isinstance(one, dict):
+            yield before + name, dict(_flat(one))
+            yield from _objects(one, f"{before}{name}.")
 
 
 def _flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -86,6 +86,8 @@ def test_reading_a_run_does_not_load_tensorflow(folders: list[Path]) -> None:
 def test_one_name_twice_is_told_apart(tmp_path: Path) -> None:
     twins = [fake.make_run(tmp_path / name / "vgg16", "vgg16") for name in ("a", "b")]
     assert sorted(leaderboard(twins)["name"]) == ["vgg16 (a/vgg16)", "vgg16 (b/vgg16)"]
+    deeper = [fake.make_run(tmp_path / name / "runs" / "vgg16", "vgg16") for name in ("a", "b")]
+    assert sorted(leaderboard(deeper)["name"]) == ["vgg16 (a/runs/vgg16)", "vgg16 (b/runs/vgg16)"]
 
 
 def test_a_cohort_without_patient_ids_counts_none(tmp_path: Path) -> None:

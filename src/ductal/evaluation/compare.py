@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -252,10 +253,13 @@ def _distinct_names(runs: Sequence[RunRecord]) -> list[str]:
     averaged = [bool(run.metrics.get("d4")) for run in runs]
     mixed = len(set(averaged)) > 1
     names = [f"{run.name}, D4" if mixed and d4 else run.name for run, d4 in zip(runs, averaged, strict=True)]
-    return [
-        f"{name} ({run.folder.parent.name}/{run.folder.name})" if names.count(name) > 1 else name
-        for name, run in zip(names, runs, strict=True)
-    ]
+    for name in {name for name in names if names.count(name) > 1}:
+        alike = [number for number, other in enumerate(names) if other == name]
+        folders = [runs[number].folder.resolve() for number in alike]
+        shared = os.path.commonpath(folders)
+        for number, folder in zip(alike, folders, strict=True):
+            names[number] = f"{name} ({folder.relative_to(shared).as_posix()})"
+    return names
 
 
 def _float(value: Any) -> float:
