@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from ductal.cli import app
 from ductal.data.cohort import Cohort
+from ductal.errors import DuctalError
 from ductal.locks import locked
 
 DUCTAL = (sys.executable, "-m", "ductal")
@@ -288,6 +289,8 @@ def test_a_patch_that_is_no_image_is_left_out(tiny_zip: Path, tmp_path: Path) ->
         ("compare absent", 9, "absent is no run folder"),
         ("predict absent TINY", 9, "absent is not a finished run"),
         ("predict absent absent.png", 3, "absent.png does not exist"),
+        ("slide absent absent.svs --ray-cpus 2", 2, "--ray-cpus is of tasks on a cluster"),
+        ("tune TINY --recipe vgg16-frozen --ray-cpus 2", 2, "--ray-cpus is of tasks on a cluster"),
         ("fetch --url ftp://host/a.zip", 7, "only http:// and https://"),
         ("nonsense", 2, "nonsense"),
     ],
@@ -305,6 +308,16 @@ def test_exit_codes(
     assert found == code
     assert message in said
     assert "Traceback" not in said
+
+
+def test_the_help_names_every_exit_code() -> None:
+    epilog = str(app.info.epilog)
+    kinds = [DuctalError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert len(kinds) > 10
+    for kind in kinds:
+        assert f" {kind.exit_code} " in epilog, kind
 
 
 def test_bad_run_folders(finished: Path, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 2 wrong usage, 3 unusable data, 4 recipe mistake, 5 leaking split or closed "
     "test patients, 6 no pretrained weights, 7 download failed, 8 disk refused, 9 unusable run folder, "
-    "10 no export, 11 another command writes the same folder, 130 interrupted; 1 anything unforeseen.",
+    "10 no export, 11 another command writes the same folder, 12 unusable cluster, 130 interrupted; "
+    "1 anything unforeseen.",
 )
 
 

@@ -161,7 +161,9 @@ RayAddress = Annotated[
         help="Work on this Ray cluster, whose machines share the folders: auto, or HOST:PORT of its head.",
     ),
 ]
-RayCpus = Annotated[int, typer.Option("--ray-cpus", help="Processors, and threads, of a task there.", min=1)]
+RayCpus = Annotated[
+    int | None, typer.Option("--ray-cpus", help="Processors, and threads, of a task there; 1 by default.", min=1)
+]
 D4 = Annotated[bool, typer.Option("--d4", help="Average over the 8 rotations and flips of each patch.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Compute in 16 bits as `ductal predict` does, not in float32.")]
 Source = Annotated[Path, typer.Argument(help="An image, a folder or zip of images, or a prepared cohort.")]
@@ -171,6 +173,13 @@ def check_source(source: Path) -> None:
     """Raises DataError where there are no images to read because there is nothing."""
     if not source.exists():
         raise DataError(f"{source} does not exist. Name an image, a folder or zip of images, or a prepared cohort.")
+
+
+def ray_cpus_in(ray: str | None, cpus: int | None) -> int:
+    """Processors of a task. Raises BadParameter where there is no cluster that they could be of."""
+    if cpus is not None and ray is None:
+        raise typer.BadParameter("--ray-cpus is of tasks on a cluster; give --ray, or leave it away")
+    return cpus or 1
 
 
 def names_in(text: str | None) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from ductal.cli_options import (
     Source,
     WeightsFile,
     check_source,
+    ray_cpus_in,
 )
 from ductal.console import bar, make_console, quiet_tensorflow, say
 from ductal.errors import DataError
@@ -128,7 +129,7 @@ def slide(
         bool, typer.Option("--pseudonyms", help="Call slides by a digest: names of files may name patients.")
     ] = False,
     ray: RayAddress = None,
-    ray_cpus: RayCpus = 1,
+    ray_cpus: RayCpus = None,
 ) -> None:
     """Where on a scanned slide there is carcinoma: heat map, probabilities, regions for QuPath, a summary.
 
@@ -137,6 +138,7 @@ def slide(
     from ductal.slides.analyse import SlideAnalyser
     from ductal.slides.batch import Outcome, analyse_slides
 
+    cpus = ray_cpus_in(ray, ray_cpus)
     console = make_console()
     analyser = SlideAnalyser(
         run_folder, model_mpp=model_mpp, threshold=threshold, d4=d4, engine=engine.value,
@@ -165,7 +167,7 @@ def slide(
         from ductal.cluster.slides import analyse_slides_on
 
         outcomes = analyse_slides_on(
-            ray, analyser, source, out, cpus=ray_cpus, **settings,
+            ray, analyser, source, out, cpus=cpus, **settings,
             bar=lambda name: bar(console, name, "slides"), note=lambda text: say(console, f"Note: {text}"),
         )  # fmt: skip
     problems = [outcome for outcome in outcomes if outcome.result is None]

@@ -24,6 +24,7 @@ from ductal.cli_options import (
     SplitOption,
     WeightsFile,
     check_source,
+    ray_cpus_in,
     split_in,
 )
 from ductal.console import make_console
@@ -91,7 +92,7 @@ def tune(
         ),
     ] = None,
     ray: RayAddress = None,
-    ray_cpus: RayCpus = 1,
+    ray_cpus: RayCpus = None,
     split: SplitOption = None,
     split_file: SplitFile = None,
     ratios: Ratios = None,
@@ -115,6 +116,7 @@ def tune(
     from ductal.tune.search import tune as search
     from ductal.tune.study import Tuning
 
+    cpus = ray_cpus_in(ray, ray_cpus)
     name, divided = split_in(split, split_file, ratios, fold, folds)
     data = Plan(
         source=source, out=out, recipes=(recipe,), split=name, split_file=split_file, **divided, seed=seed,
@@ -129,7 +131,7 @@ def tune(
         return
     from ductal.cluster.trials import tune_on
 
-    tune_on(ray, tuning, make_console(), cpus=ray_cpus)
+    tune_on(ray, tuning, make_console(), cpus=cpus)
 
 
 def _check_installed() -> None:

@@ -32,6 +32,7 @@ from ductal.record import model_digest
 from ductal.slides.identity import run_identity
 from ductal.training import feature_store, trainer
 from ductal.training.recipe import Recipe, load_recipe, parse_recipe
+from ductal.tune.results import recipe_toml
 
 TOML = f"""
 name = "small-encoder"
@@ -168,6 +169,17 @@ def test_a_head_needs_its_own_encoder(run: Path, tmp_path: Path, cohort: Cohort)
     shutil.rmtree(run / "encoder")
     with pytest.raises(RunError, match="is a head without its encoder: the folder encoder is missing"):
         Predictor.from_run(run)
+
+
+def test_a_recipe_that_a_search_wrote_finds_its_encoder(
+    toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(toml.parent.parent)
+    recipe = load_recipe(toml.relative_to(toml.parent.parent))
+    (tmp_path / "best.toml").write_text(recipe_toml(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "best.toml") == recipe
+    assert recipe.encoder is not None
+    assert Path(recipe.encoder.file).is_file()
 
 
 def test_another_encoder_is_another_training(

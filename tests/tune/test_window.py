@@ -16,6 +16,7 @@ from small_studies import computed, database, settled, tuning
 from ductal.data.cohort import Cohort
 from ductal.errors import RunError, StorageError
 from ductal.tune.search import tune
+from ductal.tune.storage import storage_url, window_of
 from ductal.tune.study import Study
 from ductal.tune.trial import Bench, LostTrialError, Report
 from ductal.tune.trials import PLACE, PROBLEM, is_settled
@@ -109,15 +110,26 @@ def test_the_same_study_whoever_ends_first(tiny_cohort: Cohort, tmp_path: Path) 
     tune(tuning(tiny_cohort.folder, tmp_path / "alone", 17, **settings), run=computed)
     assert {trial.state for trial in database(tmp_path / "alone")} >= {TrialState.PRUNED, TrialState.COMPLETE}
     for name, crew in {"at-once": Threads(1), "lossy": Threads(2, 0.25)}.items():
-        tune(tuning(tiny_cohort.folder, tmp_path / name, 17, **settings), run=crew.run, crew=crew)
+        tune(tuning(tiny_cohort.folder, tmp_path / name, 17, **settings), crew=crew)
         assert shown(tmp_path / name) == shown(tmp_path / "alone")
         assert 2 <= crew.most <= 3
     assert crew.lost > 0
     assert len(database(tmp_path / "lossy")) == 17 + crew.lost
 
 
+def test_hyperband_and_several_at_once_are_refused(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="hyperband cannot work with 3 trials at once"):
+        tuning(tiny_cohort.folder, tmp_path, 2, at_once=3, pruner="hyperband")
+    tune(tuning(tiny_cohort.folder, tmp_path, 7, at_once=1, pruner="hyperband"), run=computed)
+
+
 def test_a_study_keeps_its_window(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    url = storage_url(tmp_path, None)
+    assert window_of(url, "ductal") is None
+    assert not (tmp_path / "study.db").exists()
     tune(tuning(tiny_cohort.folder, tmp_path, 2, at_once=2), run=computed)
+    assert window_of(url, "ductal") == 2
+    assert window_of(url, "another") is None
     with pytest.raises(RunError, match="at_once"):
         tune(tuning(tiny_cohort.folder, tmp_path, 3), run=computed)
 
@@ -133,16 +145,17 @@ def test_a_trial_that_loses_every_worker_has_failed(tiny_cohort: Cohort, tmp_pat
 def test_what_ends_one_thread_ends_all(tiny_cohort: Cohort, tmp_path: Path) -> None:
     """Trials under way are queued again, and the study goes on as if nothing had been."""
     tune(tuning(tiny_cohort.folder, tmp_path / "whole", 12, at_once=3), run=computed)
-    crew = Threads()
 
-    def full(*arguments: Any) -> float:
-        if len(settled(tmp_path / "cut")) >= 5:
-            time.sleep(0.05)
-            raise StorageError("The disk is full.")
-        return crew.run(*arguments)
+    class Full(Threads):
+        def run(self, *arguments: Any) -> float:
+            if len(settled(tmp_path / "cut")) >= 5:
+                time.sleep(0.05)
+                raise StorageError("The disk is full.")
+            return super().run(*arguments)
 
+    crew = Full()
     with pytest.raises(StorageError, match="full"):
-        tune(tuning(tiny_cohort.folder, tmp_path / "cut", 12, at_once=3), run=full, crew=crew)
+        tune(tuning(tiny_cohort.folder, tmp_path / "cut", 12, at_once=3), crew=crew)
     assert crew.stopped.is_set()
     assert TrialState.RUNNING not in {trial.state for trial in database(tmp_path / "cut")}
     tune(tuning(tiny_cohort.folder, tmp_path / "cut", 12, at_once=3), run=computed)

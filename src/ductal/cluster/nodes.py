@@ -14,7 +14,10 @@ from ductal.errors import ClusterError
 from ductal.files import refusals_of
 
 # What results depend on. Ray compares its own version and Python's.
-PACKAGES = ("numpy", "scipy", "pandas", "pillow", "openslide-python", "tifffile", "openvino", "keras", "tensorflow")
+PACKAGES = (
+    "numpy", "scipy", "pandas", "pillow", "openslide-python", "tifffile", "openvino", "onnxruntime", "keras",
+    "tensorflow",
+)  # fmt: skip
 _SECONDS_TO_ANSWER = 120.0  # importing on a cold network disk
 _SECONDS_TO_APPEAR = 10.0  # of a file that another machine has written on a network disk
 

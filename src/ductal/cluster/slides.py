@@ -14,10 +14,11 @@ from ductal.cluster.connect import connected
 from ductal.cluster.nodes import check_nodes
 from ductal.cluster.tasks import ATTEMPTS, Gone, run_tasks
 from ductal.errors import BusyError, ClusterError, DuctalError
-from ductal.inference.predictor import MEMBERS
+from ductal.inference.encoder import ENCODER_FOLDER
 from ductal.machine import THREADS
 from ductal.slides.analyse import SlideAnalyser, SlideResult
 from ductal.slides.batch import Bar, Outcome, analyse_one, find_slides, name_of, write_table
+from ductal.slides.identity import identity_files
 
 TABLE_SECONDS = 10.0  # between writings of slides.csv: with thousands of slides, each takes a while
 Work = Callable[..., Outcome]  # `analyse_one`
@@ -141,8 +142,9 @@ def _in_order(outcomes: dict[int, Outcome]) -> list[Outcome]:
 
 
 def _files_of(analyser: SlideAnalyser) -> list[Path]:
-    folder = analyser.folder
-    return sorted([*folder.glob("*.keras"), *folder.glob("calibration.json"), *folder.glob(f"{MEMBERS}/*/*.keras")])
+    files = identity_files(analyser.folder)
+    inside = [path for file in files if file.parent.name == ENCODER_FOLDER for path in file.parent.iterdir()]
+    return sorted({*files, *inside})
 
 
 def _slide_task(

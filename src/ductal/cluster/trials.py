@@ -22,11 +22,13 @@ from ductal.cluster.tasks import Gone, cancel, outcome_of
 from ductal.console import say
 from ductal.data.cohort import INFO, PIXELS, TABLE, Cohort
 from ductal.errors import DuctalError
+from ductal.loading.onnx_file import onnx_files
 from ductal.machine import THREADS
 from ductal.training.recipe import Recipe
 from ductal.tune.findings import Findings
 from ductal.tune.patients import Patients
 from ductal.tune.search import tune
+from ductal.tune.storage import storage_url, window_of
 from ductal.tune.study import Study, Tuning
 from ductal.tune.trial import Bench, LostTrialError, Report, RunTrial, run_trial
 
@@ -46,8 +48,8 @@ def tune_on(
 
     Args:
         address: of the cluster, see `connected`.
-        tuning: what to do; its folder and the cohort are seen by all nodes. Without `at_once`, as many as there is
-            room for now.
+        tuning: what to do; its folder and the cohort are seen by all nodes. Without `at_once`, a new study has
+            as many as there is room for now.
         console: where it is told.
         cpus: processors, and threads, of a trial.
         run: what a trial is.
@@ -58,14 +60,15 @@ def tune_on(
     console = console or Console(quiet=True)
     with connected(address) as ray:
         if tuning.at_once is None:
-            tuning = replace(tuning, at_once=min(places_of(ray, cpus), tuning.trials))
+            stored = window_of(storage_url(tuning.data.out, tuning.storage), tuning.study)
+            tuning = replace(tuning, at_once=stored or places_of(ray, cpus))
         say(
             console,
             f"Up to {tuning.at_once} trials at once; a study with --at-once {tuning.at_once} on one machine draws "
             "the same.",
         )
         crew = RayCrew(ray, cpus, run)
-        return tune(tuning, console, crew.run, crew)
+        return tune(tuning, console, crew=crew)
 
 
 class RayCrew:
@@ -87,7 +90,9 @@ class RayCrew:
         """Refuse nodes that do not see the cohort and the folder, or have other versions. Raises ClusterError."""
         cohort = study.bench.patients.cohort.folder.absolute()
         own = study.bench.weights_file
+        encoder = study.recipe.encoder
         files = [*(cohort / name for name in (INFO, PIXELS, TABLE)), *([own.absolute()] if own else [])]
+        files += onnx_files(Path(encoder.file)) if encoder else []
         for text in check_nodes(self._ray, study.folder.absolute(), files, self._cpus):
             say(study.console, f"Note: {text}")
 

@@ -15,13 +15,18 @@ FORMAT = 1  # of the folder; a result of another format is computed anew
 _END_BYTES = 1 << 20
 
 
-def run_identity(run_folder: Path) -> dict[str, Any]:
-    """Name of a run and SHA-256 of the files that determine its probabilities. Raises RunError."""
+def identity_files(run_folder: Path) -> list[Path]:
+    """The files of a run that determine its probabilities; `ABOUT` holds the digests of an encoder's others."""
     files = [run_folder / "model.keras", *sorted((run_folder / MEMBERS).glob("*/model.keras"))]
     files += [path.parent / name for path in files for name in ("calibration.json", f"{ENCODER_FOLDER}/{ABOUT}")]
+    return list(filter(Path.is_file, files))
+
+
+def run_identity(run_folder: Path) -> dict[str, Any]:
+    """Name of a run and SHA-256 of its `identity_files`. Raises RunError."""
     digests = {}
     try:
-        for path in filter(Path.is_file, files):
+        for path in identity_files(run_folder):
             with path.open("rb") as handle:
                 digests[path.relative_to(run_folder).as_posix()] = hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:

@@ -242,7 +242,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise RecipeError(f"{origin} is not valid TOML: {error}. Correct that line and try again.") from error
     encoder = settings.get("encoder")
     if isinstance(encoder, dict) and isinstance(encoder.get("file"), str):
-        encoder["file"] = str(Path(name_or_path).parent / encoder["file"])
+        encoder["file"] = str((Path(name_or_path).parent / encoder["file"]).absolute())  # read from anywhere
     return parse_recipe(settings, origin)
 
 

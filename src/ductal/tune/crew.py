@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Protocol
 
+from ductal.training.recipe import Recipe
 from ductal.tune.running import Turns, run_trials
 from ductal.tune.study import Study
+from ductal.tune.trial import Bench, Report
 
 
 class Crew(Protocol):
-    """What trains elsewhere; the study's `run` hands it the trials."""
+    """What trains elsewhere, several trials at once."""
 
     def check(self, study: Study) -> None:
         """Refuse what cannot work, before a trial has begun. Raises DuctalError."""
+
+    def run(self, bench: Bench, recipe: Recipe, folder: Path, report: Report) -> float:
+        """A trial, in place of `ductal.tune.trial.run_trial`."""
 
     def stop(self) -> None:
         """Have every `run` under way raise KeyboardInterrupt soon."""

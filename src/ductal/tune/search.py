@@ -24,7 +24,7 @@ def tune(
     Args:
         tuning: what to do.
         console: where it is told.
-        run: what a trial is.
+        run: what a trial is; a crew has its own.
         crew: what runs trials at once; without one, they run one after the other.
 
     Raises:
@@ -36,7 +36,7 @@ def tune(
 
     console = console or Console(quiet=True)
     try:
-        study = prepare_study(tuning, console, run)
+        study = prepare_study(tuning, console, crew.run if crew else run)
         return _searched(study, crew)
     except (StorageInternalError, SQLAlchemyError) as error:
         raise StorageError(

@@ -47,12 +47,12 @@ def shown_url(url: str) -> str:
 
 def pruner_of(kind: Pruning, steps: int, at_once: int = 1) -> BasePruner:
     """The rule that ends hopeless trials, where a trial has at most `steps` steps and `at_once` run at once."""
-    pruner: BasePruner = NopPruner()
-    if kind == "median":
-        pruner = MedianPruner(n_startup_trials=5, n_warmup_steps=min(2, steps - 1))
     if kind == "hyperband":
-        pruner = HyperbandPruner(min_resource=1, max_resource=max(steps, 2), reduction_factor=3)
-    return WindowPruner(pruner, at_once) if at_once > 1 else pruner
+        return HyperbandPruner(min_resource=1, max_resource=max(steps, 2), reduction_factor=3)
+    if kind == "median":
+        median = MedianPruner(n_startup_trials=5, n_warmup_steps=min(2, steps - 1))
+        return WindowPruner(median, at_once) if at_once > 1 else median
+    return NopPruner()
 
 
 def open_study(
@@ -181,6 +181,17 @@ def _connect(url: str) -> RDBStorage:
         f"The database of the study cannot be used: {_first_line(problem)}. Check --storage, which is an SQLAlchemy "
         "address such as postgresql+psycopg://user@host/name, that its driver is installed, and that it is running."
     ) from problem
+
+
+def window_of(url: str, name: str) -> int | None:
+    """How many trials the study may run at once; None where there is no such study yet."""
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        return None
+    try:
+        settings = _settings_of(optuna.load_study(study_name=name, storage=_connect(url)))
+    except KeyError:
+        return None
+    return None if settings is None else int(settings.get("at_once", 1))
 
 
 def _settings_of(study: optuna.Study) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from ductal.console import say
+from ductal.errors import RunError
 from ductal.experiment import FEATURES, Plan, load_recipes
 from ductal.files import sweep
 from ductal.training.checkpoint import checkpoint_folder
@@ -42,6 +43,10 @@ class Tuning:
         timeout_minutes: no trial begins after so long.
         at_once: how many trials may run at once; each is drawn knowing only those so many places before it, so that
             its draws do not depend on which of its neighbours ended first. None is 1.
+
+    Raises:
+        RunError: hyperband with several trials at once. It writes its rungs into the study it looks at, which is then
+            a copy with the trials that this one may know.
     """
 
     data: Plan
@@ -54,6 +59,13 @@ class Tuning:
     study: str = "ductal"
     timeout_minutes: float | None = None
     at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pruner == "hyperband" and self.window > 1:
+            raise RunError(
+                f"The pruner hyperband cannot work with {self.window} trials at once. Use --pruner median, or "
+                "--at-once 1."
+            )
 
     @property
     def window(self) -> int:

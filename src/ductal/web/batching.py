@@ -66,10 +66,10 @@ class Batcher:
     Args:
         predictor: of the run; only this object's threads use it.
         rules: what to say of uint8 patches (n, 50, 50, 3) besides their probability.
-        batch: patches that are given to the network at once, by all streams together.
+        batch: patches that each stream is given at once.
         wait_seconds: longest time that a lone patch waits for others.
         waiting: patches that may wait; beyond it requests are refused.
-        streams: batches that the predictor's engine computes side by side; each gets its share of `batch`.
+        streams: batches that the predictor's engine computes side by side.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Batcher:
         waiting: int, streams: int = 1,
     ) -> None:  # fmt: skip
         self._predictor, self._rules, self._wait, self._limit = predictor, rules, wait_seconds, waiting
-        self.sizes = sizes_up_to(-(-batch // streams))
+        self.sizes = sizes_up_to(batch)
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._waiting = 0  # patches; touched by the event loop only
         self._turn = threading.Lock()  # of the one thread that gathers, and for the next three

@@ -1,8 +1,11 @@
-"""The files in a request: those of a form, or its body. All of it is held in memory, so only for small bodies."""
+"""The files in a request: those of a form, or its body. All of it is held in memory, so only for small bodies.
+
+Starlette's `request.form` spools files to the disk, takes a form that was cut short, and parses on the event loop.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anyio import to_thread
 from fastapi import Request
@@ -25,6 +28,17 @@ class File(NamedTuple):
 
     name: str
     content: bytes
+
+
+def file_body(field: str, text: str, *, many: bool = False) -> dict[str, Any]:
+    """The `openapi_extra` of a route that takes files as a form, or a single one also as the body itself."""
+    one = {"type": "string", "format": "binary", "description": text}
+    what = {"type": "array", "minItems": 1, "items": one} if many else one
+    form = {"schema": {"type": "object", "required": [field], "properties": {field: what}}}
+    content: dict[str, Any] = {"multipart/form-data": form}
+    if not many:
+        content |= {kind: {"schema": one} for kind in ("image/png", "image/jpeg", "image/tiff")}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def read_files(request: Request, field: str, most: int) -> list[File]:

@@ -6,16 +6,16 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
-from ductal.web.direct import DirectRoute, as_json, file_body, flag, flag_parameter
 from ductal.web.explaining import MAP_PX, patch_png
-from ductal.web.forms import File, read_file, read_files
+from ductal.web.forms import File, file_body, read_file, read_files
 from ductal.web.input_check import notes
 from ductal.web.problems import ApiError, documented
 from ductal.web.schemas import Batch, Counts, Explanation, Failed, Prediction
@@ -24,10 +24,12 @@ from ductal.web.uploads import read_patch, shown_name
 
 _IMAGE = ("unsupported_format", "invalid", "not_a_patch", "damaged", "busy", "timeout", "not_ready")
 _PATCH = "A patch of 50 x 50 px: PNG, JPEG or TIFF."
-_VIEWS = flag_parameter("views", "Also what the model says of the 8 rotations and flips; eight times the work.")
+_Views = Annotated[
+    bool, Query(description="Also what the model says of the 8 rotations and flips; eight times the work.")
+]
 AT_ONCE_BYTES = 16 << 10  # a larger file is decoded in a thread: it can hold more than a patch's pixels
 
-router = APIRouter(prefix="/api/v1", tags=["patches"], route_class=DirectRoute)
+router = APIRouter(prefix="/api/v1", tags=["patches"])
 
 
 class _Ready(NamedTuple):
@@ -39,35 +41,36 @@ class _Ready(NamedTuple):
 
 @router.post(
     "/predict", response_model=Prediction, responses=documented(*_IMAGE),
-    openapi_extra=file_body("file", _PATCH) | _VIEWS,
+    openapi_extra=file_body("file", _PATCH),
 )  # fmt: skip
-async def predict(request: Request) -> Response:
+async def predict(request: Request, views: _Views = False) -> Response:
     """Probability of invasive ductal carcinoma of one patch."""
-    service, views = await loaded(request), flag(request, "views")
+    service = await loaded(request)
     ready = await _read(request)
     async with _in_time(service):
         (answer,) = await _judged(service, [ready], views)
-    return as_json(answer)
+    return _as_json(answer)
 
 
 @router.post(
     "/predict/batch", response_model=Batch, responses=documented("invalid", "busy", "timeout", "not_ready"),
-    openapi_extra=file_body("files", _PATCH, many=True) | _VIEWS,
+    openapi_extra=file_body("files", _PATCH, many=True),
 )  # fmt: skip
-async def predict_batch(request: Request) -> Response:
+async def predict_batch(request: Request, views: _Views = False) -> Response:
     """Probabilities of many patches; a file that cannot be used gets a problem, and the others their answers."""
-    service, views = await loaded(request), flag(request, "views")
+    service = await loaded(request)
     limits = service.settings.limits
     readings = await to_thread.run_sync(_prepare_each, await read_files(request, "files", limits.files))
     good = [one for one in readings if isinstance(one, _Ready)]
     answers: list[Prediction] = []
     async with _in_time(service):
-        # One batch after the other, so that a large request leaves room for small ones between its batches.
-        for start in range(0, len(good), limits.batch):
-            answers += await _judged(service, good[start : start + limits.batch], views)
+        # Some at a time: enough to keep the network busy, and few enough to leave room for small requests.
+        step = limits.waiting_patches // (2 * limits.batches)
+        for start in range(0, len(good), step):
+            answers += await _judged(service, good[start : start + step], views)
     remaining = iter(answers)
     predictions = [one if isinstance(one, Failed) else next(remaining) for one in readings]
-    return as_json(Batch(predictions=predictions, counts=_counts(predictions)))
+    return _as_json(Batch(predictions=predictions, counts=_counts(predictions)))
 
 
 @router.post(
@@ -87,11 +90,16 @@ async def explain(request: Request) -> Response:
             service.explainer.explain, ready.pixels, answer.above_threshold,
             limiter=service.explaining, abandon_on_cancel=True,
         )  # fmt: skip
-    return as_json(Explanation(
+    return _as_json(Explanation(
         prediction=answer, map_png=base64.b64encode(explained.png).decode("ascii"), px=MAP_PX,
         patch_png=base64.b64encode(patch_png(ready.pixels)).decode("ascii"),
         explains=explained.target, empty=explained.empty, layer=explained.layer,
     ))  # fmt: skip
+
+
+def _as_json(answer: BaseModel) -> Response:
+    """The response with an answer, which need not be validated a second time."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _read(request: Request) -> _Ready:

@@ -31,7 +31,7 @@ class Limits:
         waiting_patches: that wait for the network.
         explanations: that wait for Grad-CAM.
         answer_seconds: until a patch must be answered.
-        batch: patches the network is given at once, by all streams; small, so that some wait while others compute.
+        batch: patches that each stream of the network is given at once; few, so that some wait while others compute.
         wait_seconds: longest time that a patch waits for others to share its batch.
         jobs_waiting: slides that wait for their turn.
         jobs_kept: finished ones whose results are kept.
@@ -55,7 +55,7 @@ class Limits:
     waiting_patches: int = 2048
     explanations: int = 8
     answer_seconds: float = 60.0
-    batch: int = 12
+    batch: int = 6
     wait_seconds: float = 0.002
     jobs_waiting: int = 8
     jobs_kept: int = 16
