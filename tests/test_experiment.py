@@ -26,6 +26,7 @@ from ductal.experiment import Plan, is_finished, is_trained, load_recipes, run_e
 from ductal.experiment_data import open_cohort
 from ductal.training.isolated import train_isolated
 from ductal.training.progress import TrainingProgress
+from ductal.training.recipe import Recipe
 
 RECIPE = """
 name = "{name}"
@@ -149,6 +150,40 @@ def test_only_the_same_settings_count_as_finished(tiny_cohort: Cohort, tmp_path:
     for damaged in ("", "[]", "{}", '{"recipe": {"name": "a"}, "cohort": 3}'):
         path.write_text(damaged)
         assert not is_trained(tmp_path, *asked)
+
+
+def older(settings: dict[str, Any]) -> dict[str, Any]:
+    """The record of `settings` before there was `randaugment`, when a setting without effect was allowed."""
+    recorded: dict[str, Any] = json.loads(json.dumps(settings))
+    del recorded["augment"]["randaugment"]
+    cosine, adam = recorded["stages"]
+    cosine["reduce_lr"] = {"monitor": "val_auc", "patience": 2, "factor": 0.3, "min_learning_rate": 1e-6}
+    adam["weight_decay"] = 0.001
+    return recorded
+
+
+def test_a_run_from_before_a_setting_came_counts_as_finished(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    split = make_split(tiny_cohort, "random", seed=1)
+    recipe = load_recipes((write_recipe(tmp_path, "mine"),), "full")[0]
+    first = recipe.stages[0].model_dump()
+    stages = [
+        first | {"schedule": "cosine", "reduce_lr": None},
+        first | {"name": "adam", "optimizer": "adam", "weight_decay": 0.0},
+    ]
+    settings = Recipe.model_validate(recipe.model_dump() | {"stages": stages}).model_dump(mode="json")
+
+    def counts(recorded: dict[str, Any]) -> bool:
+        record = record_of(tiny_cohort, split) | {"recipe": recorded, "weights": "random"}
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        return is_trained(tmp_path, settings, tiny_cohort, split, 1)
+
+    assert older(settings) != settings
+    assert counts(older(settings))
+    assert not counts(older(settings) | {"batch_size": 32})
+    other = older(settings)
+    other["augment"]["stain"] = 0.2
+    assert not counts(other)
+    assert not counts(older(settings) | {"of_a_later_version": 1})
 
 
 class Trainings:

@@ -6,10 +6,12 @@ import json
 import shutil
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from ductal.console import say
@@ -27,6 +29,7 @@ from ductal.experiment_data import audited, open_cohort, split_of
 from ductal.files import sole_writer, write_text
 from ductal.tracking.options import Tracking
 from ductal.training.checkpoint import checkpoint_folder
+from ductal.training.combinations import without_idle
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
 
@@ -245,7 +248,11 @@ def is_trained(
 
 
 def _same_recipe(recorded: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether they are equal; a setting that is younger than the record had its default."""
+    """Whether they train the same: a setting that is younger than the record had its default, and one that has no
+    effect, which older recipes may hold, does not count.
+    """
+    with suppress(ValidationError):  # not what this version writes
+        return Recipe.model_validate(without_idle(recorded)).model_dump(mode="json") == settings
     fields = Recipe.model_fields
     known = {name: recorded.get(name, fields[name].default) for name in settings if name in fields}
     return recorded.keys() <= settings.keys() and known == settings
@@ -262,7 +269,7 @@ def _same_weights(record: dict[str, Any], weights_file: Path | None) -> bool:
     if record["recipe"].get("encoder"):
         from ductal.training.weights import encoder_origin
 
-        return used == encoder_origin(Recipe.model_validate(record["recipe"]))
+        return used == encoder_origin(Recipe.model_validate(without_idle(record["recipe"])))
     return used == f"file {weights_file.name}" if weights_file else not used.startswith("file ")
 
 
