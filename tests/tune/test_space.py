@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from ductal.errors import RecipeError
+from ductal.training.combinations import WEIGHT_DECAY
 from ductal.training.recipe import Recipe, load_recipe, parse_recipe
 from ductal.tune.parameters import Choices, FloatRange, IntRange
 from ductal.tune.space import Space, load_space, parse_space, space_names
@@ -41,6 +42,27 @@ def test_every_sample_of_a_shipped_space_is_a_recipe(name: str) -> None:
         assert isinstance(made, Recipe)
         drawn.add(made.model_dump_json())
     assert len(drawn) > 50
+
+
+def test_adamw_drawn_for_a_recipe_of_another_optimizer_has_its_default_decay() -> None:
+    written = FROZEN.model_dump(mode="json")
+    written["stages"][0] |= {"optimizer": "adam", "weight_decay": 0.0}
+    adam = Recipe.model_validate(written)
+    optimizers = {"type": "categorical", "choices": ["adam", "adamw"]}
+    made = space(stages__0__optimizer=optimizers)
+    made.check(adam)
+    decays = [made.apply(adam, {"stages.0.optimizer": name}).stages[0].weight_decay for name in ("adam", "adamw")]
+    assert decays == [0.0, WEIGHT_DECAY]
+    both = space(
+        stages__0__optimizer=optimizers,
+        stages__0__weight_decay={"type": "float", "low": 1e-6, "high": 1e-2, "log": True},
+    )
+    drawn = {"stages.0.optimizer": "adamw", "stages.0.weight_decay": 0.005}
+    assert both.apply(adam, drawn).stages[0].weight_decay == 0.005
+    assert both.apply(adam, drawn | {"stages.0.optimizer": "adam"}) == adam
+    written["stages"][0] |= {"optimizer": "adamw", "weight_decay": 0.0}
+    none = Recipe.model_validate(written)  # said so, and kept
+    assert made.apply(none, {"stages.0.optimizer": "adamw"}).stages[0].weight_decay == 0.0
 
 
 KEYS = st.sampled_from(

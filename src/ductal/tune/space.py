@@ -76,12 +76,13 @@ class Space:
         """`recipe` with other values, validated as if it had been read from a file.
 
         What a value leaves without effect, such as `reduce_lr` beside a cosine, is dropped, for each key is drawn for
-        itself.
+        itself. What another value gives an effect, such as `weight_decay` to AdamW, has its default unless it varies,
+        too.
 
         Raises:
             RecipeError: the values do not go together.
         """
-        settings = json.loads(recipe.model_dump_json())
+        settings = without_idle(json.loads(recipe.model_dump_json()))
         for key, value in values.items():
             *path, last = key.split(".")
             place = _get(settings, path)
