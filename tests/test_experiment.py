@@ -9,13 +9,16 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from ductal import experiment
+from ductal.cli import app
 from ductal.console import bar
 from ductal.data.audit import audit_split
 from ductal.data.cohort import Cohort
@@ -24,6 +27,8 @@ from ductal.data.splitting import make_split
 from ductal.errors import DataError, DuctalError, RecipeError, StorageError, WeightsError
 from ductal.experiment import Plan, is_finished, is_trained, load_recipes, run_experiment
 from ductal.experiment_data import open_cohort
+from ductal.tracking.options import Tracking
+from ductal.training import isolated
 from ductal.training.isolated import train_isolated
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe
@@ -84,6 +89,17 @@ def test_mistakes_in_the_split_come_before_any_work(
 def test_max_epochs_only_shortens(tmp_path: Path) -> None:
     name = write_recipe(tmp_path, "mine")
     assert [load_recipes((name,), "full", most)[0].stages[0].epochs for most in (None, 2, 50)] == [9, 2, 9]
+
+
+def test_gpus_that_cannot_share_a_batch_come_before_any_work(tiny_zip: Path, tmp_path: Path) -> None:
+    names = tuple(write_recipe(tmp_path, name, f"batch_size = {size}") for name, size in (("a", 6), ("b", 4)))
+    says = "recipe b has batches of 4, which 3 graphics processors cannot share evenly. Use batch_size = 6"
+    with pytest.raises(RecipeError, match=says) as caught:
+        run_experiment(Plan(tiny_zip, tmp_path / "out", names, gpus=3))
+    assert "recipe a" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    result = CliRunner().invoke(app, ["train", names[1], "--gpus", "3", "--cohort", str(tmp_path / "none")])
+    assert (result.exit_code, says in result.output) == (RecipeError.exit_code, True)
 
 
 def test_cohort_is_kept_while_its_archive_is_unchanged(tiny_zip: Path, tmp_path: Path, quiet: Console) -> None:
@@ -190,10 +206,11 @@ class Trainings:
     """Stands for train_isolated: fails where it is told to, and keeps a list of what was asked."""
 
     def __init__(self, failures: dict[str, DuctalError]) -> None:
-        self.failures, self.done, self.summarised, self.later = failures, [], [], []
+        self.failures, self.done, self.summarised, self.later, self.settings = failures, [], [], [], []
 
-    def __call__(self, recipe: Any, *places: Any, features_folder: Path, later: tuple[Any, ...], **_: Any) -> Path:
+    def __call__(self, recipe: Any, *places: Any, features_folder: Path, later: tuple[Any, ...], **more: Any) -> Path:
         self.done.append(recipe.name)
+        self.settings.append(more)
         self.later.append([other.name for other in later])
         features_folder.mkdir(exist_ok=True)
         if recipe.name in self.failures:
@@ -232,6 +249,56 @@ def test_features_are_shared_with_what_is_still_to_train(
         ("a", ["b", "d"]), ("b", ["d"]), ("c", ["d"]), ("d", [])
     ]  # fmt: skip
     assert not (tmp_path / experiment.FEATURES).exists()
+
+
+def test_every_training_is_told_what_the_plan_says(
+    tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings
+) -> None:
+    plan = plan_of(tiny_cohort, tmp_path, "a", "b")
+    run_experiment(plan)
+    tracking = Tracking(("tensorboard",), tmp_path / "curves")
+    run_experiment(replace(plan, gpus=2, deterministic=True, tracking=tracking, fresh=True))
+    keys = ("gpus", "deterministic", "tracking", "fresh")
+    asked = [tuple(settings[key] for key in keys) for settings in trainings.settings]
+    assert asked == [(None, False, None, False)] * 2 + [(2, True, tracking, True)] * 2
+
+
+OPTIONS = ("--gpus", "2", "--deterministic", "--fresh", "--track", "tensorboard")
+
+
+def test_the_options_of_run_are_in_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+    monkeypatch.setattr(experiment, "run_experiment", lambda plan, _: plans.append(plan))
+    result = CliRunner().invoke(app, ["run", "--out", str(tmp_path), *OPTIONS, "--inner-fold", "1/4"])
+    assert result.exit_code == 0, result.output
+    tracking = Tracking.parse(["tensorboard"], tmp_path / "tensorboard")
+    assert plans == [
+        Plan(out=tmp_path, gpus=2, deterministic=True, fresh=True, tracking=tracking, inner_fold=(1, 4))
+    ]
+    assert CliRunner().invoke(app, ["run", "--out", str(tmp_path)]).exit_code == 0
+    assert plans[1] == Plan(out=tmp_path)
+
+
+def test_the_options_of_train_reach_the_training(
+    tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def training(_: Any, __: Path, split: Split, out: Path, **settings: Any) -> Path:
+        calls.append((split, settings))
+        return out
+
+    monkeypatch.setattr(isolated, "train_isolated", training)
+    command = ["train", write_recipe(tmp_path, "a"), "--cohort", str(tiny_cohort.folder), "--out", str(tmp_path)]
+    for more in ((), (*OPTIONS, "--inner-fold", "1/4")):
+        result = CliRunner().invoke(app, [*command, *more])
+        assert result.exit_code == 0, result.output
+    keys = ("gpus", "deterministic", "fresh", "tracking", "final")
+    tracking = Tracking.parse(["tensorboard"], tmp_path / "tensorboard")
+    assert [tuple(settings[key] for key in keys) for _, settings in calls] == [
+        (None, False, False, None, False), (2, True, True, tracking, False)
+    ]  # fmt: skip
+    assert [split.name for split, _ in calls] == ["random", "inner fold 1 of 4"]
 
 
 def test_a_full_disk_stops_the_rest(tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings) -> None:

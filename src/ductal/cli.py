@@ -165,7 +165,7 @@ def train(
     inner = inner_fold_in(inner_fold)  # before anything is read
     tracking = tracking_in(track, tracking_uri, out)
     console = make_console()
-    settings = load_recipes((recipe,), profile.value, max_epochs)[0]
+    settings = load_recipes((recipe,), profile.value, max_epochs, gpus)[0]
     patches = Cohort.open(cohort)
     plan = Plan(split=name, split_file=split_file, seed=seed, **divided, inner_fold=inner)
     parts = split_of(plan, patches)

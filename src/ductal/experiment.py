@@ -29,7 +29,7 @@ from ductal.experiment_data import audited, open_cohort, split_of
 from ductal.files import sole_writer, write_text
 from ductal.tracking.options import Tracking
 from ductal.training.checkpoint import checkpoint_folder
-from ductal.training.combinations import without_idle
+from ductal.training.combinations import check_shares, without_idle
 from ductal.training.isolated import train_isolated
 from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
 
@@ -109,7 +109,7 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
         DuctalError: any of its kinds; what was finished stays in `plan.out`. BusyError: another call works there.
     """
     console = console or Console(quiet=True)
-    recipes = load_recipes(plan.recipes, plan.settled_profile(), plan.max_epochs)
+    recipes = load_recipes(plan.recipes, plan.settled_profile(), plan.max_epochs, plan.gpus)
     check_split_settings(plan.split, plan.ratios, plan.fold, plan.folds)
     if plan.split_file:
         Split.load(plan.split_file)  # a mistake in it should not wait for the cohort
@@ -187,17 +187,18 @@ def _train_or_keep(
 
 
 def load_recipes(
-    names: tuple[str, ...], profile: Literal["quick", "full"], max_epochs: int | None = None
+    names: tuple[str, ...], profile: Literal["quick", "full"], max_epochs: int | None = None, gpus: int | None = None
 ) -> list[Recipe]:
     """Load and adapt recipes, so that a mistake in the last is found before the first trains.
 
     Raises:
-        RecipeError: the mistakes of all of them; or two would write the same run folder.
+        RecipeError: the mistakes of all of them, batches that `gpus` cannot share too; or two would write one run.
     """
     recipes, mistakes = [], []
     for name in names:
         try:
             recipes.append(_shortened(load_recipe(name).for_profile(profile), max_epochs))
+            check_shares(recipes[-1], gpus)
         except RecipeError as error:
             mistakes.append(str(error))
     if mistakes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ductal.errors import RecipeError
+
 if TYPE_CHECKING:
     from ductal.training.recipe import Recipe, Stage
 
@@ -95,3 +97,13 @@ def recipe_mistakes(recipe: Recipe) -> list[str]:
     if why:
         mistakes.append(f"cached_views = {recipe.cached_views} has no effect: {why}; leave cached_views out")
     return mistakes
+
+
+def check_shares(recipe: Recipe, gpus: int | None) -> None:
+    """Raises RecipeError where so many graphics processors cannot share the recipe's batches evenly."""
+    if gpus and recipe.batch_size % gpus:
+        larger = recipe.batch_size + gpus - recipe.batch_size % gpus
+        raise RecipeError(
+            f"The recipe {recipe.name} has batches of {recipe.batch_size}, which {gpus} graphics processors cannot "
+            f"share evenly. Use batch_size = {larger} in a recipe of your own, or another --gpus."
+        )

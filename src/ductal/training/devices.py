@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ductal.errors import RecipeError
+from ductal.training.combinations import check_shares
 from ductal.training.recipe import Recipe
 
 
@@ -36,12 +37,7 @@ def mirrored(gpus: int | None, recipe: Recipe) -> Any | None:
             f"{gpus} graphics processors are asked for, and TensorFlow sees {len(devices)}. "
             + ("Leave out --gpus, or see `ductal doctor`." if not devices else f"Use --gpus {len(devices)}.")
         )
-    if recipe.batch_size % gpus:
-        larger = recipe.batch_size + gpus - recipe.batch_size % gpus
-        raise RecipeError(
-            f"The recipe {recipe.name} has batches of {recipe.batch_size}, which {gpus} graphics processors cannot "
-            f"share evenly. Use batch_size = {larger} in a recipe of your own, or another --gpus."
-        )
+    check_shares(recipe, gpus)
     return _strategy(tuple(devices[:gpus])) if gpus > 1 else None
 
 
