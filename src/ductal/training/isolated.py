@@ -184,12 +184,16 @@ def _work(task: _Task, sender: Connection) -> None:
     from ductal.data.cohort import Cohort
     from ductal.evaluation.evaluate import evaluate
     from ductal.tracking.trackers import track_evaluation
+    from ductal.training.deterministic import determinism
     from ductal.training.progress import TrainingProgress
     from ductal.training.trainer import train
 
     cohort = Cohort.open(task.cohort_folder)
     console, on_epoch = (Console(quiet=True), sender.send) if task.tell else (make_console(), None)
-    with TrainingProgress(task.recipe.name, console, on_epoch) as progress:
+    with (
+        TrainingProgress(task.recipe.name, console, on_epoch) as progress,
+        determinism(task.settings["seed"], wanted=task.settings["deterministic"]),
+    ):
         if task.train:
             train(task.recipe, cohort, task.split, task.out, progress=progress, **task.settings)
         if task.evaluate:

@@ -1,0 +1,113 @@
+"""What a training in a process of its own is told; its work is done here, in this process, by stand-ins."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from small_training import small_recipe
+from tensorflow.python.framework import config as tf_config
+
+from ductal.data.audit import audit_split
+from ductal.data.cohort import Cohort
+from ductal.data.splitting import make_split
+from ductal.errors import RecipeError
+from ductal.evaluation import evaluate
+from ductal.tracking import trackers
+from ductal.tracking.options import Tracking
+from ductal.training import isolated, trainer
+
+TRACKING = Tracking(("tensorboard",), Path("curves"))
+
+
+class Here:
+    """Stands for multiprocessing's context: the child's work is done before `start` is over."""
+
+    Pipe = staticmethod(multiprocessing.Pipe)
+    exitcode = 0
+
+    def Process(self, target: Any, args: tuple[Any, Any]) -> Here:  # noqa: ARG002, N802
+        self.sender, self.task = args
+        return self
+
+    def start(self) -> None:
+        try:
+            isolated._work(self.task, self.sender)
+            self.sender.send(None)
+        except Exception as error:
+            self.sender.send(isolated._portable(error, self.task))
+
+    def join(self, seconds: float | None = None) -> None:
+        pass
+
+    def is_alive(self) -> bool:
+        return False
+
+    def kill(self) -> None:
+        pass
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
+    """What the stand-ins for training, evaluation and tracking were called with, and whether in one order only."""
+    calls: list[tuple[Any, ...]] = []
+
+    def stand_in(name: str) -> Any:
+        return lambda *given, **settings: calls.append(
+            (name, given, settings, tf_config.is_op_determinism_enabled())
+        )
+
+    monkeypatch.setattr(isolated.multiprocessing, "get_context", lambda _: Here())
+    monkeypatch.setattr(trainer, "train", stand_in("train"))
+    monkeypatch.setattr(evaluate, "evaluate", stand_in("evaluate"))
+    monkeypatch.setattr(trackers, "track_evaluation", stand_in("track"))
+    yield calls
+    tf_config.disable_op_determinism()  # TensorFlow has no public way back
+
+
+def begin(cohort: Cohort, out: Path, **settings: Any) -> None:
+    split = make_split(cohort, "random", seed=1)
+    isolated.train_isolated(
+        small_recipe(), cohort.folder, split, out,
+        audit=audit_split(cohort, split), seed=1, profile="full", weights_file=None, **settings,
+    )  # fmt: skip
+
+
+def test_all_settings_reach_the_training(
+    tiny_cohort: Cohort, tmp_path: Path, told: list[tuple[Any, ...]]
+) -> None:
+    asked = {"gpus": 2, "deterministic": True, "tracking": TRACKING, "fresh": True}
+    begin(tiny_cohort, tmp_path / "run", final=False, **asked)
+    [(name, _, settings, _)] = told
+    assert name == "train"
+    assert {key: settings[key] for key in asked} == asked
+
+
+def test_a_tracker_is_told_of_the_final_evaluation(
+    tiny_cohort: Cohort, tmp_path: Path, told: list[tuple[Any, ...]]
+) -> None:
+    begin(tiny_cohort, tmp_path / "run")
+    assert [name for name, *_ in told] == ["train", "evaluate"]
+    told.clear()
+    begin(tiny_cohort, tmp_path / "run", tracking=TRACKING)
+    assert [name for name, *_ in told] == ["train", "evaluate", "track"]
+    assert told[-1][1][:2] == (TRACKING, tmp_path / "run")
+
+
+def test_the_evaluation_of_a_trained_run_is_deterministic_too(
+    tiny_cohort: Cohort, tmp_path: Path, told: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tiny_cohort, tmp_path / "run", trained=True)
+    begin(tiny_cohort, tmp_path / "run", trained=True, deterministic=True)
+    assert [(name, ordered) for name, _, _, ordered in told] == [("evaluate", False), ("evaluate", True)]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise tf.errors.UnimplementedError(None, None, "A kernel for op X is not available")
+
+    monkeypatch.setattr(evaluate, "evaluate", refuse)
+    with pytest.raises(RecipeError, match="cannot be deterministic on this device: A kernel for op X"):
+        begin(tiny_cohort, tmp_path / "run", trained=True, deterministic=True)
