@@ -74,7 +74,8 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         what = self.path.removeprefix("/api/2.0/mlflow/")
-        if self.server.mode == "fine":
+        full = self.server.mode == "no batches" and what == "runs/log-batch"
+        if self.server.mode in ("fine", "no batches") and not full:
             self.server.seen.append((what, body))
             content = json.loads(body)
             if what == "runs/create":
@@ -82,7 +83,7 @@ class _Answers(BaseHTTPRequestHandler):
             if what == "runs/update":
                 self.server.statuses.append(content["status"])
         run = {"run": {"info": {"run_id": f"run{len(self.server.runs)}"}}}
-        self._answer(200, {"experiment_id": "1"} | run)
+        self._answer(503 if full else 200, {"experiment_id": "1"} | run)
 
     def _answer(self, code: int, content: dict[str, Any]) -> None:
         if self.server.mode == "hang":
@@ -225,8 +226,24 @@ def test_the_run_of_another_training_is_not_gone_on_in(server: FakeServer, tmp_p
         assert len(server.runs) == runs
 
 
-def tell(tracking: Tracking, folder: Path, between: Callable[[], None] = lambda: None) -> list[str]:
-    """Tell of three epochs without a training; `between` comes before the last. Returns the warnings."""
+def test_settings_that_a_server_refused_are_sent_to_the_run_that_goes_on(server: FakeServer, tmp_path: Path) -> None:
+    tracking = told(tmp_path, "mlflow", uri=server.uri)
+    params = {f"setting{number}": "1" for number in range(150)}
+    warnings: list[str] = []
+    for mode, resumed, sent in (("no batches", False, 0), ("fine", True, 150), ("fine", True, 150)):
+        server.mode = mode
+        with open_trackers(tracking, "run", tmp_path, "key", warnings.append) as trackers:
+            trackers.begin("small", params, resumed=resumed)
+        batches = [json.loads(body).get("params", []) for what, body in server.seen if what == "runs/log-batch"]
+        assert sum(map(len, batches)) == sent
+    assert len(server.runs) == len(warnings) == 1
+    assert server.statuses == ["RUNNING", "FINISHED"] * 2
+
+
+def tell(
+    tracking: Tracking, folder: Path, between: Callable[[], None] = lambda: None
+) -> tuple[list[str], dict[str, Any]]:
+    """Tell of three epochs without a training; `between` comes before the last. Returns warnings and record."""
     warnings: list[str] = []
     with open_trackers(tracking, "run", folder, "key", warnings.append) as trackers:
         trackers.begin("small", {f"setting{number}": "1" for number in range(150)}, resumed=False)
@@ -234,7 +251,8 @@ def tell(tracking: Tracking, folder: Path, between: Callable[[], None] = lambda:
             if epoch == 3:
                 between()
             trackers.epoch({"epoch": epoch, "stage": "head", "val_loss": 0.5, "val_auc": float("nan"), "best": True})
-    return warnings
+        record = trackers.record()
+    return warnings, record
 
 
 @pytest.mark.parametrize("mode", ["broken", "hang", "no json"])
@@ -244,7 +262,8 @@ def test_a_server_that_fails_is_one_warning(
     monkeypatch.setattr(mlflow, "SECONDS_TO_ANSWER", 0.3)
     server.mode = mode
     began = time.monotonic()
-    warnings = tell(told(tmp_path, "mlflow", uri=server.uri), tmp_path)
+    warnings, record = tell(told(tmp_path, "mlflow", uri=server.uri), tmp_path)
+    assert record == {"mlflow": None}
     assert time.monotonic() - began < 10
     assert len(warnings) == 1
     assert "mlflow is not told of this training for now" in warnings[0]
@@ -267,8 +286,12 @@ def test_a_training_does_not_mind_a_server_that_is_away(
 
 def test_what_a_server_missed_is_sent_when_it_is_back(server: FakeServer, tmp_path: Path) -> None:
     server.mode = "broken"
-    assert len(tell(told(tmp_path, "mlflow", uri=server.uri), tmp_path, lambda: setattr(server, "mode", "fine"))) == 1
-    assert server.steps == {"val_loss": [1, 2, 3], "best": [1, 2, 3]}
+    tracking = told(tmp_path, "mlflow", uri=server.uri)
+    warnings, record = tell(tracking, tmp_path, lambda: setattr(server, "mode", "fine"))
+    assert len(warnings) == 1
+    assert record == {"mlflow": "run1"}  # in time for the run's record, where its evaluation looks for it
+    assert len(server.runs) == 1
+    assert server.steps == {"val_loss": [1, 2, 3]}
     assert server.statuses == ["FINISHED"]
 
 

@@ -36,14 +36,22 @@ class RunFile:
 
     def read(self) -> str | None:
         """The run's id; None where there is none yet."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-            return str(known["run"]) if known["key"] == self._key else None
-        return None
+        found = self._known().get("run")
+        return None if found is None else str(found)
 
-    def write(self, run_id: str) -> None:
+    def has_settings(self) -> bool:
+        """Whether the server has all settings of the run."""
+        return self._known().get("has_settings") is True
+
+    def write(self, run_id: str, *, has_settings: bool) -> None:
         """Remember it. Raises StorageError."""
-        write_text(self._path, json.dumps({"key": self._key, "run": run_id}))
+        write_text(self._path, json.dumps({"key": self._key, "run": run_id, "has_settings": has_settings}))
+
+    def _known(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+            return known if known["key"] == self._key else {}
+        return {}
 
 
 class MLflow:
@@ -70,11 +78,11 @@ class MLflow:
         self._failed: float | None = None
 
     def begin(self, title: str, params: Mapping[str, str], *, resumed: bool) -> None:  # noqa: ARG002
-        """See `Tracker.begin`. A run that is remembered goes on, with the settings it has."""
+        """See `Tracker.begin`. A run that is remembered goes on, with the settings it has, if it has them all."""
         self._title = title
         self._run = self._file.read() if self._file else self._run
         self._reopen = self._run is not None
-        if self._run is None:
+        if self._file is None or not self._file.has_settings():
             self._params = [{"key": key, "value": value} for key, value in params.items()]
         self._deliver()
 
@@ -98,7 +106,10 @@ class MLflow:
             self._client.close()
 
     def record(self) -> str | None:
-        """See `Tracker.record`."""
+        """See `Tracker.record`. A server that is back has one at last, before the record is written."""
+        if self._run is None:
+            with suppress(Exception):  # `close` tries again, and its failure is told
+                self._deliver()
         return self._run
 
     def _deliver(self) -> None:
@@ -106,13 +117,15 @@ class MLflow:
         if self._run is None:
             self._run = self._create()
             if self._file:
-                self._file.write(self._run)
+                self._file.write(self._run, has_settings=False)
         if self._reopen:
             self._post("runs/update", run_id=self._run, status="RUNNING")
             self._reopen = False
         while self._params:
             self._post("runs/log-batch", run_id=self._run, params=self._params[:_PARAMS])
             del self._params[:_PARAMS]
+            if self._file and not self._params:
+                self._file.write(self._run, has_settings=True)
         while self._metrics:
             self._post("runs/log-batch", run_id=self._run, metrics=self._metrics[:_METRICS])
             del self._metrics[:_METRICS]

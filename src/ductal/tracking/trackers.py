@@ -64,8 +64,9 @@ class Trackers:
         self._each(lambda tracker: tracker.begin(title, params, resumed=resumed))
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """A finished row of the history."""
-        self.log({key: value for key, value in row.items() if key not in ("epoch", "stage")}, int(row["epoch"]))
+        """A finished row of the history. Whether it is the best is known when its stage is over."""
+        figures = {key: value for key, value in row.items() if key not in ("epoch", "stage", "best")}
+        self.log(figures, int(row["epoch"]))
 
     def log(self, figures: Mapping[str, Any], step: int) -> None:
         """Those of `figures` that are finite numbers, after `step` epochs."""
