@@ -23,7 +23,8 @@ from ductal.data.cohort import Cohort  # noqa: E402
 from ductal.data.splitting import make_split  # noqa: E402
 from ductal.errors import RecipeError  # noqa: E402
 from ductal.inference.engines import load_keras  # noqa: E402
-from ductal.training import devices, resume  # noqa: E402
+from ductal.training import devices, resume, trainer  # noqa: E402
+from ductal.training.precision import Choice  # noqa: E402
 from ductal.training.progress import TrainingProgress  # noqa: E402
 
 
@@ -43,7 +44,8 @@ def facts(run: Path) -> dict[str, Any]:
     record = json.loads((run / "run.json").read_text())
     history = pd.read_csv(run / "history.csv")
     columns = ("loss", "accuracy", "val_loss", "val_auc")
-    return {"device": record["device"], "history": {name: history[name].tolist() for name in columns}}
+    xla = record["precision_choice"]["xla"]
+    return {"device": record["device"], "xla": xla, "history": {name: history[name].tolist() for name in columns}}
 
 
 def difference(one: Path, two: Path) -> float:
@@ -77,6 +79,7 @@ def main(cohort_folder: Path, out: Path) -> None:
     found["one"] = devices.mirrored(1, recipe) is None
     with pytest.MonkeyPatch.context() as patch:
         single = train_small(recipe, cohort, split, out / "single")
+        patch.setattr(trainer, "choose_precision", lambda *_, **__: Choice("float32", True, {}, "probe, cached"))
         double = train_small(recipe, cohort, split, out / "double", gpus=2)
         found |= {"single": facts(single), "double": facts(double), "difference": difference(single, double)}
         patch.setattr(resume, "SECONDS_BETWEEN", 0.0)  # checkpoints within epochs

@@ -83,6 +83,21 @@ def test_activations_that_others_left_are_not_used(tiny_cohort: Cohort, tmp_path
     assert list((tmp_path / "features").glob("*.npy"))
     record = train(tiny_cohort, tmp_path / "b", CACHED, features_folder=tmp_path / "features")
     assert not record["feature_cache"].endswith(" 0 computed")
+    record = train(tiny_cohort, tmp_path / "c", CACHED, features_folder=tmp_path / "features")
+    assert record["feature_cache"].endswith(" 0 computed")
+
+
+def test_activations_that_others_left_count_for_the_budget(
+    tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, split = tmp_path / "features", make_split(tiny_cohort, "random", seed=1)
+    train_small(CACHED, tiny_cohort, split, tmp_path / "a", features_folder=folder)
+    left = {file.name: file.stat().st_size for file in folder.iterdir()}
+    monkeypatch.setattr(feature_store, "BUDGET_BYTES", sum(left.values()))  # room for one of both
+    train(tiny_cohort, tmp_path / "b", CACHED, features_folder=folder)
+    there = {file.name: file.stat().st_size for file in folder.iterdir()}
+    assert sorted(there.values()) == sorted(left.values())
+    assert not there.keys() & left.keys()
 
 
 def test_what_cannot_be_deterministic_is_told() -> None:

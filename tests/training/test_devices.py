@@ -37,6 +37,10 @@ def test_two_devices_come_to_the_weights_of_one(found: dict[str, Any]) -> None:
     assert found["single"]["history"]["loss"][-1] < found["single"]["history"]["loss"][0] - 0.05
 
 
+def test_xla_is_not_said_to_be_used(found: dict[str, Any]) -> None:
+    assert found["double"]["xla"] is False  # though it was timed fastest on one device
+
+
 def test_the_run_is_of_the_same_kind(found: dict[str, Any]) -> None:
     assert found["same files"]
     assert found["shapes"] == [[8, 1], [8, 1]]

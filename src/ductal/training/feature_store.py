@@ -55,6 +55,7 @@ def prepare_features(
     folder: Path,
     seed: int,
     later: Sequence[Recipe] = (),
+    deterministic: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> StageFeatures:
     """Compute what the stages of `recipe` can train on and `folder` does not hold yet.
@@ -70,6 +71,7 @@ def prepare_features(
         folder: where the memory maps are; it may hold those of other recipes, and outlive the training.
         seed: of the augmentation.
         later: recipes whose needs are met in the same pass where they fit.
+        deterministic: use no file that another kind of training has computed, maybe otherwise.
         progress: called with (images done, images in all).
 
     Raises:
@@ -78,7 +80,7 @@ def prepare_features(
     cuts = plan_cuts(network, recipe)
     if all(cut is None for cut in cuts):
         return StageFeatures([None] * len(cuts), "not used")
-    store = _Store(folder, network, recipe, pixels, rows, seed)
+    store = _Store(folder, network, recipe, pixels, rows, seed, deterministic)
     own = {cut.name: _Need(cut, recipe.cached_views) for cut in cuts if cut is not None}
     needs = _fitting(store, own, _with_later(own, network, recipe, later))
     own = {name: need for name, need in own.items() if name in needs}
@@ -144,9 +146,10 @@ class _Store:
         pixels: np.ndarray,
         rows: dict[str, np.ndarray],
         seed: int,
+        deterministic: bool,
     ) -> None:
         self._folder, self._network, self._recipe = folder, network, recipe
-        self._pixels, self._rows, self._seed = pixels, rows, seed
+        self._pixels, self._rows, self._seed, self._deterministic = pixels, rows, seed, deterministic
         self._patches = {part: _digest_patches(pixels, chosen) for part, chosen in rows.items()}
         self._prefixes: dict[str, str] = {}
         self._forwards: dict[tuple[str, ...], Callable[[Any], dict[str, Any]]] = {}
@@ -242,7 +245,7 @@ class _Store:
             self._prefixes[name] = self._network.encoder.digest
         if name not in self._prefixes:
             self._prefixes[name] = _digest_layers(keras.Model(self._network.model.input, need.tensor).layers)
-        content: list[Any] = [1, self._prefixes[name], tf.__version__, self._recipe.precision]
+        content: list[Any] = [1, self._prefixes[name], tf.__version__, self._recipe.precision, self._deterministic]
         if view is None:
             content += ["plain", self._patches["val"]]
         else:

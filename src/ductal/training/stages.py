@@ -91,7 +91,8 @@ class Job:
 def find_features(job: Job, folder: Path, later: Sequence[Recipe]) -> StageFeatures:
     features = prepare_features(
         job.network, job.recipe, job.cohort.pixels, job.rows,
-        folder=folder, seed=job.seed, later=later, progress=job.progress.passing("frozen layers"),
+        folder=folder, seed=job.seed, later=later, deterministic=job.deterministic,
+        progress=job.progress.passing("frozen layers"),
     )  # fmt: skip
     if features.over_budget and job.network.encoder is not None:
         raise StorageError(
@@ -130,7 +131,7 @@ def train_stage(
             optimizer=make_optimizer(stage, fused=job.strategy is None),
             loss=make_loss(job.recipe),
             metrics=on_nearest_class(count_metrics()),
-            jit_compile=job.choice.xla if job.strategy is None else False,
+            jit_compile=job.choice.xla,
         )
     before = saved.groups["before"] if saved else job.network.model.get_weights()
     fit = partial(_fit, job, number, model, feed, (val_inputs, val_rows), before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,6 @@ def train(
         alike = [other.model_copy(update={"precision": job.choice.precision}) for other in alike]
         began = time.perf_counter()
         features_folder = features_folder or checkpoints.folder / "features"
-        if deterministic:  # what others have computed there may have been computed otherwise
-            features_folder /= "deterministic"
         features = find_features(job, features_folder, alike)
         frozen_seconds = time.perf_counter() - began
         _train_stages(job, features, saved)
@@ -182,6 +180,8 @@ def _begin(
     """The training before its first stage, or with what a checkpoint knows of its stages."""
     # Timed anew, another precision could win.
     choice = Choice(**saved.facts["choice"]) if saved else _choose(recipe, progress, deterministic)
+    if strategy is not None:  # whose steps are never compiled so
+        choice = replace(choice, xla=False)
     recipe = recipe.model_copy(update={"precision": choice.precision})
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
