@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from small_studies import CRASHES_FROM, STEPS, computed, figure, settled, tuning
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import HeldOutError, RunError, StorageError
+from ductal.tracking.options import Tracking
 from ductal.training.recipe import Recipe, load_recipe
 from ductal.tune import running
 from ductal.tune import study as study_module
@@ -50,6 +52,16 @@ def test_a_study_finds_better_settings(tiny_cohort: Cohort, tmp_path: Path) -> N
     assert 'href="http' not in report
     assert report.count("data:image/png;base64,") == 6
     assert "partly the luckiest" in report
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("gpus", 1), ("deterministic", True), ("tracking", Tracking()), ("fresh", True)]
+)
+def test_what_trials_would_not_heed_is_refused(name: str, value: Any, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    asked = tuning(tiny_cohort.folder, tmp_path / "out", 1)
+    with pytest.raises(RunError, match=rf"Plan\.{name} has no effect on the trials of a study"):
+        tune(replace(asked, data=replace(asked.data, **{name: value})), run=computed)
+    assert not (tmp_path / "out").exists()
 
 
 def test_trials_that_fail_are_told_and_counted(tiny_cohort: Cohort, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Tuning:
 
     Attributes:
         data: source, split, selection, seed and folder, as for `ductal.experiment.run_experiment`; its one recipe
-            is the one that varies.
+            is the one that varies. Its gpus, deterministic, tracking and fresh are refused.
         space: path of a search space, or the name of a shipped one; None takes the one of the recipe's name.
         trials: how many a study has when it is done, whoever ran them; failed ones count.
         metric: of history.csv, on validation patients, at the epoch whose weights are kept.
@@ -106,6 +106,7 @@ def prepare_study(tuning: Tuning, console: Console, run: RunTrial = run_trial) -
         DuctalError: any of its kinds, before a trial has begun.
     """
     data = tuning.data
+    _refuse_unused(data)
     recipe = load_recipes(data.recipes, "full", data.max_epochs)[0]
     space = load_space(tuning.space or recipe.name)
     space.check(recipe)
@@ -126,6 +127,16 @@ def prepare_study(tuning: Tuning, console: Console, run: RunTrial = run_trial) -
     )
     bench = Bench(patients, tuning.metric, data.seed, data.out / FEATURES, data.weights_file)
     return Study(tuning, recipe, space, bench, study, console, run)
+
+
+def _refuse_unused(data: Plan) -> None:
+    """Raises RunError for a field of the plan that says how `run_experiment` trains, and trials would not heed."""
+    for name in ("gpus", "deterministic", "tracking", "fresh"):
+        if getattr(data, name):
+            raise RunError(
+                f"Plan.{name} has no effect on the trials of a study. Leave it out, and use it when the recipe that "
+                "was found is trained."
+            )
 
 
 def settings_of(tuning: Tuning, recipe: Recipe, space: Space, patients: Patients) -> dict[str, Any]:
