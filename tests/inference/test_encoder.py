@@ -98,6 +98,15 @@ def test_what_does_not_fit_is_refused(
         OnnxEncoder(path, SETTINGS, side)
 
 
+def test_features_that_overflow_for_some_patches_name_the_encoder(runtime: str, tmp_path: Path) -> None:  # noqa: ARG001
+    path = save_encoder(tmp_path / "e.onnx", kernel=-abs(KERNEL) * 1e6)
+    encoder = OnnxEncoder(path, SETTINGS, SIDE)  # tried with white, which becomes 0 here
+    with pytest.raises(RunError) as caught:
+        encoder.features(np.zeros((1, 50, 50, 3), np.uint8))
+    assert str(caught.value).startswith(f"The encoder {path} cannot be used for these patches: it gives features")
+    assert "Check mean and std" in str(caught.value)
+
+
 def test_no_runtime_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_runtimes.util, "find_spec", lambda _: None)
     with pytest.raises(RunError, match="neither OpenVINO nor ONNX Runtime is installed"):

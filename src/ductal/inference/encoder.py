@@ -83,7 +83,7 @@ class OnnxEncoder:
         self._resize = resize_matrix(input_px)
         self._session = open_session(path, input_px, settings.layout, settings.output)
         self.runtime = self._session.name
-        probe = self.features(np.full((1, 50, 50, 3), 255, np.uint8))
+        probe = self._features(np.full((1, 50, 50, 3), 255, np.uint8))
         self.width = probe.shape[1]
 
     @property
@@ -94,6 +94,16 @@ class OnnxEncoder:
 
     def features(self, patches: np.ndarray) -> np.ndarray:
         """float32 (n, width), of uint8 RGB patches (n, 50, 50, 3). Raises RunError for ones that are not finite."""
+        try:
+            return self._features(patches)
+        except RunError as error:
+            raise RunError(
+                f"The encoder {self._paths[0]} cannot be used for these patches: {error}. Check mean and std in the "
+                "recipe's [encoder], or export the network in float32, and train again."
+            ) from error
+
+    def _features(self, patches: np.ndarray) -> np.ndarray:
+        """`features`; the message of its errors is the reason alone."""
         fixed = self._session.batch
         size = fixed or max(1, _PIXELS // self.input_px**2)
         parts = []
