@@ -30,7 +30,8 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import make_split
 from ductal.data.store import prepare
-from ductal.training.recipe import Recipe, load_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:

@@ -27,7 +27,7 @@ from run_digest import digest_of
 
 from ductal.data.store import prepare
 from ductal.data.synthetic import make_synthetic
-from ductal.training.recipe import recipe_names
+from ductal.training.recipe_file import recipe_names
 
 
 def train(recipe: str, seed: int, options: argparse.Namespace, work: Path, out: Path) -> tuple[Path, float]:

@@ -44,7 +44,7 @@ def read_slide(folder: Path, name: str) -> None:
 
 def read_recipe(folder: Path, name: str) -> None:
     """A recipe."""
-    from ductal.training.recipe import load_recipe
+    from ductal.training.recipe_file import load_recipe
 
     load_recipe(folder / name)
 

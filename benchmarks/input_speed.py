@@ -17,7 +17,8 @@ import numpy as np
 
 from ductal.console import quiet_tensorflow
 from ductal.data.cohort import Cohort
-from ductal.training.recipe import DEFAULT_RECIPES, load_recipe
+from ductal.training.recipe import DEFAULT_RECIPES
+from ductal.training.recipe_file import load_recipe
 
 
 def feed_rate(recipe_name: str, cohort: Cohort) -> float:

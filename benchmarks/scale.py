@@ -40,7 +40,7 @@ def train_steps(cohort_folder: Path, steps: int) -> dict[str, float]:
     from ductal.training.network import Normalisation, build_network, set_trainable
     from ductal.training.optimizers import make_optimizer
     from ductal.training.pipeline import TrainingFeed
-    from ductal.training.recipe import load_recipe
+    from ductal.training.recipe_file import load_recipe
 
     cohort = Cohort.open(cohort_folder)
     recipe = load_recipe("vgg16-full").model_copy(update={"weights": "random", "precision": "mixed_bfloat16"})

@@ -51,7 +51,7 @@ def keras_steps(recipe_name: str, plain: bool) -> dict[str, Any]:
     from ductal.training.network import Normalisation, build_network, set_trainable
     from ductal.training.optimizers import make_optimizer
     from ductal.training.precision import choose_precision
-    from ductal.training.recipe import load_recipe
+    from ductal.training.recipe_file import load_recipe
 
     recipe = load_recipe(recipe_name).model_copy(update={"weights": "random"})  # cost the same as ImageNet's
     stage = next(stage for stage in recipe.stages if stage.unfreeze == "all")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ from typer.testing import CliRunner
 from ductal import experiment
 from ductal.cli import app
 from ductal.console import bar
-from ductal.data.audit import audit_split
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import make_split
@@ -29,7 +25,6 @@ from ductal.experiment import Plan, is_finished, is_trained, load_recipes, run_e
 from ductal.experiment_data import open_cohort
 from ductal.tracking.options import Tracking
 from ductal.training import isolated
-from ductal.training.isolated import train_isolated
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe
 
@@ -314,45 +309,6 @@ def test_no_report_of_nothing(tiny_cohort: Cohort, tmp_path: Path, trainings: Tr
     with pytest.raises(DuctalError, match="crash"):
         run_experiment(plan_of(tiny_cohort, tmp_path, "a"))
     assert trainings.summarised == []
-
-
-def train_in_child(cohort: Cohort, folder: Path, **more: Any) -> Path:
-    split = make_split(cohort, "random", seed=1)
-    recipe = load_recipes((write_recipe(folder, "mine"),), "full", 1)[0]
-    settings = {"seed": 1, "profile": "full", "weights_file": None, "final": False} | more
-    out, audit = folder / "runs" / "mine", audit_split(cohort, split)
-    return train_isolated(recipe, cohort.folder, split, out, audit=audit, **settings)
-
-
-def test_a_crash_of_the_child_shows_its_traceback(tiny_cohort: Cohort, tmp_path: Path) -> None:
-    with pytest.raises(DuctalError) as caught:
-        train_in_child(tiny_cohort, tmp_path, seed="no number")
-    assert caught.value.exit_code == 1
-    assert str(caught.value).count("Traceback (most recent call last)") == 1
-    assert "set_random_seed" in str(caught.value)
-    assert list((tmp_path / "runs").iterdir()) == []
-
-
-def test_a_typed_error_of_the_child_stays_what_it_is(tiny_cohort: Cohort, tmp_path: Path) -> None:
-    shutil.copytree(tiny_cohort.folder, tmp_path / "cohort")
-    moved = Cohort.open(tmp_path / "cohort")
-    (tmp_path / "cohort" / "patches.npy").unlink()
-    with pytest.raises(DataError, match="damaged or incomplete"):
-        train_in_child(moved, tmp_path)
-
-
-def test_a_killed_child_is_told_as_such(tiny_cohort: Cohort, tmp_path: Path) -> None:
-    def kill() -> None:
-        while not (running := multiprocessing.active_children()):
-            time.sleep(0.05)
-        time.sleep(0.5)
-        running[0].kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    with pytest.raises(DuctalError, match=r"was killed by signal 9 \(SIGKILL\), most often for want of memory"):
-        train_in_child(tiny_cohort, tmp_path)
-    killer.join()
 
 
 def test_a_log_shows_life(monkeypatch: pytest.MonkeyPatch) -> None:

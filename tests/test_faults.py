@@ -29,7 +29,7 @@ from ductal.record import to_json
 from ductal.training import callbacks, network, pipeline, trainer
 from ductal.training.backbones import VGG_MEAN_RGB
 from ductal.training.network import build_network, set_trainable
-from ductal.training.recipe import load_recipe, parse_recipe
+from ductal.training.recipe_file import load_recipe, parse_recipe
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 from small_training import (

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ductal.inference.predictor import Predictor
     from ductal.slides.analyse import SlideAnalyser, analyse_slide
     from ductal.slides.batch import analyse_slides
-    from ductal.training.recipe import load_recipe
+    from ductal.training.recipe_file import load_recipe
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ _HOME = {
     "export_run": "ductal.export.export",
     "fetch": "ductal.data.fetch",
     "leaderboard": "ductal.evaluation.compare",
-    "load_recipe": "ductal.training.recipe",
+    "load_recipe": "ductal.training.recipe_file",
     "make_split": "ductal.data.splitting",
     "make_synthetic": "ductal.data.synthetic",
     "prepare": "ductal.data.store",

@@ -10,7 +10,8 @@ from rich.console import Console
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.tracking.options import Tracking
-from ductal.training.recipe import Recipe, load_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe
 
 
 def train(

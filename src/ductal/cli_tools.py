@@ -38,7 +38,7 @@ def recipes() -> None:
     """List the shipped recipes."""
     from rich.table import Column, Table
 
-    from ductal.training.recipe import load_recipe, recipe_names
+    from ductal.training.recipe_file import load_recipe, recipe_names
 
     table = Table(Column("recipe", no_wrap=True), "what it is", "input", "stages")
     for name in recipe_names():

@@ -12,7 +12,8 @@ from ductal.console import quiet_tensorflow
 from ductal.inference.engines import has_gpu, is_installed
 from ductal.machine import Cpu, available_cores, cpu, memory_bytes
 from ductal.training.precision import Choice, choose_precision
-from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
+from ductal.training.recipe import DEFAULT_RECIPES, Recipe
+from ductal.training.recipe_file import load_recipe
 from ductal.training.weights import weights_at_hand
 
 SMALL_MEMORY = 6 * 1024**3

@@ -31,7 +31,8 @@ from ductal.tracking.options import Tracking
 from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.combinations import check_shares, without_idle
 from ductal.training.isolated import train_isolated
-from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe
+from ductal.training.recipe import DEFAULT_RECIPES, Recipe
+from ductal.training.recipe_file import load_recipe
 
 CLAIM = "experiment"  # what is locked in `--out`, which need not exist and may be the working directory
 FEATURES = ".features"  # beside the runs; an interrupted call leaves it for the next one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 from small_studies import computed, database, tuning
 from trial_work import AT_ONCE
+from typer.testing import CliRunner
 
+from ductal.cli import app
 from ductal.cluster.trials import tune_on
 from ductal.data.cohort import Cohort
 from ductal.tune.search import tune
@@ -114,3 +117,22 @@ def test_ctrl_c_and_on(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path, alon
     settings = tuning(tiny_cohort.folder, tmp_path, TRIALS, pruner="median", at_once=AT_ONCE)
     tune_on(two_nodes.address, settings, run=trial_work.uneven)
     assert shown(tmp_path) == alone
+
+
+def test_real_trainings_from_the_command_line(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    """Three trainings, two at once, on two nodes and by one process; other threads differ in late decimals."""
+    wanted = "--recipe vgg16-frozen --trials 3 --at-once 2 --max-epochs 2 --pruner none"
+    found = {}
+    for where, more in (("cluster", ["--ray", two_nodes.address, "--ray-cpus", "1"]), ("alone", [])):
+        out = tmp_path / where
+        done = CliRunner().invoke(app, ["tune", str(tiny_cohort.folder), *wanted.split(), "--out", str(out), *more])
+        assert done.exit_code == 0, done.output
+        found[where] = shown(out)
+        assert {path.name for path in (out / "trials").iterdir()} == {"0000", "0001", "0002"}
+        for folder in (out / "trials").iterdir():
+            assert len((folder / "history.csv").read_text(encoding="utf-8").splitlines()) == 3
+        assert json.loads((out / "study.json").read_text(encoding="utf-8"))["trials"]
+        assert (out / "best.toml").is_file()
+    for one, other in zip(found["cluster"], found["alone"], strict=True):
+        assert one[:3] == other[:3]
+        assert one[3] == pytest.approx(other[3], abs=0.02)

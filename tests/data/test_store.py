@@ -15,43 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_archives import encoded, good_files, name_of, noise, zipped
 
 from ductal.data import quality, store
 from ductal.data.cohort import Cohort
-from ductal.data.naming import format_patch_name
-from ductal.data.store import export_folders, prepare
+from ductal.data.store import prepare
 from ductal.errors import DataError, StorageError
-
-
-def noise(seed: int, size: tuple[int, int] = (50, 50)) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-
-
-def encoded(pixels: np.ndarray | Image.Image, form: str = "PNG") -> bytes:
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    buffer = io.BytesIO()
-    image.save(buffer, form)
-    return buffer.getvalue()
-
-
-def name_of(patient: str, x: int, y: int, label: int) -> str:
-    return f"IDC/{patient}/{label}/{format_patch_name(patient, x, y, label)}"
-
-
-def good_files(patients: int = 4, per_class: int = 3) -> dict[str, bytes]:
-    return {
-        name_of(str(9000 + p), 1 + 50 * i, 1 + 50 * label, label): encoded(noise(100 * p + 10 * label + i))
-        for p in range(patients)
-        for label in (0, 1)
-        for i in range(per_class)
-    }
-
-
-def zipped(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as target:
-        for name, content in files.items():
-            target.writestr(name, content)
-    return path
 
 
 @pytest.fixture
@@ -300,35 +269,6 @@ def test_progress_counts_every_file_once(tmp_path: Path, archive: Path) -> None:
     seen: list[tuple[int, int]] = []
     prepare(archive, tmp_path / "c", workers=1, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (24, 24)
-
-
-def test_export_and_prepare_again_is_the_same_cohort(tmp_path: Path) -> None:
-    files = good_files(2, 4) | {"IDC/SYNTHETIC.txt": b"drawn"}
-    cohort = prepare(zipped(tmp_path / "s.zip", files), tmp_path / "c", limit_per_class=2, workers=1)
-    assert export_folders(cohort, tmp_path / "e") == 8
-    assert export_folders(cohort, tmp_path / "e") == 8  # an earlier export is replaced
-    again = prepare(tmp_path / "e", tmp_path / "c2", workers=1)
-    chosen = cohort.table["selected"].to_numpy()
-    assert again.table["patch_id"].tolist() == cohort.table["patch_id"][chosen].tolist()
-    np.testing.assert_array_equal(again.pixels, cohort.pixels[chosen])
-    assert again.info.has_patients
-    assert again.info.synthetic
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("precious")
-    with pytest.raises(DataError, match=r"notes\.txt"):
-        export_folders(cohort, tmp_path / "mine")
-
-
-def test_export_keeps_patients_that_are_not_in_the_names(tmp_path: Path) -> None:
-    files = {f"{p}/{c}/img.png": encoded(noise(10 * i + c)) for i, p in enumerate("ab") for c in (0, 1)}
-    cohort = prepare(zipped(tmp_path / "s.zip", files), tmp_path / "c", workers=1)
-    export_folders(cohort, tmp_path / "e")
-    again = prepare(tmp_path / "e", tmp_path / "c2", patients_csv=tmp_path / "e" / "patients.csv", workers=1)
-    before, after = (
-        set(part.table[["patient", "label", "sha1"]].apply(tuple, axis=1)) for part in (cohort, again)
-    )
-    assert before == after
-    assert len(before) == 4
 
 
 def test_the_real_sample(real_zip: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ductal.errors import DataError, ExportError, RunError
 from ductal.export import convert, formats, parity
 from ductal.export.formats import FORMATS, checked_format
 from ductal.export.graph import build, load_run
-from ductal.export.reference import Reference, reference_of
+from ductal.export.reference import reference_of
 from ductal.export.runtimes import OPENERS
 from ductal.export.sample import synthetic_patches
 from ductal.inference.predictor import Predictor
@@ -235,25 +235,6 @@ def test_a_savedmodel_holds_its_weights_once(run: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(serve(patches=tf.constant(PATCHES))["probability"], expected, atol=1e-4)
 
 
-def exactly(*probs: float) -> Reference:
-    values = np.array(probs, np.float32)
-    return Reference(values, values, values)
-
-
-def test_probabilities_that_are_none_are_refused() -> None:
-    for found in ([0.1, np.nan], [0.1]):
-        with pytest.raises(ExportError, match="for 2 patches"):
-            parity.compare(exactly(0.1, 0.9), np.array(found, np.float32), "float32", threshold=0.5, labels=None)
-
-
-def test_the_bound_of_float32_is_strict() -> None:
-    settings: dict[str, Any] = {"threshold": 0.5, "labels": None}
-    near, far = (np.array([0.1, 0.9 + off], np.float32) for off in (0.9e-4, 1.1e-4))
-    assert parity.compare(exactly(0.1, 0.9), near, "float32", **settings).largest_difference < 1e-4
-    with pytest.raises(ExportError, match="differ by up to"):
-        parity.compare(exactly(0.1, 0.9), far, "float32", **settings)
-
-
 def test_the_reference_knows_how_exact_it_is(run: Path, ensemble: Path) -> None:
     single = reference_of(load_run(run), PATCHES)
     np.testing.assert_allclose(single.probs, Predictor.from_run(run, engine="tensorflow").predict(PATCHES), atol=1e-6)
@@ -262,13 +243,6 @@ def test_the_reference_knows_how_exact_it_is(run: Path, ensemble: Path) -> None:
         assert (reference.low <= reference.probs).all()
         assert (reference.probs <= reference.high).all()
     assert single.resolution < 1e-5
-
-
-def test_eight_bits_that_cost_too_much_are_refused() -> None:
-    labels = np.array([0, 0, 1, 1], np.int8)
-    run, export = exactly(0.3, 0.45, 0.55, 0.7), np.array([0.3, 0.55, 0.45, 0.7], np.float32)
-    with pytest.raises(ExportError, match=r"roc auc falls from 1\.000 to 0\.750"):
-        parity.compare(run, export, "int8", threshold=0.5, labels=labels)
 
 
 def test_what_cannot_be_had_is_said_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from ductal.inference import engines
 from ductal.inference.engines import IR_FOLDER, Engine, OpenVINOEngine, TensorFlowEngine, open_engine
 from ductal.inference.predictor import Predictor
 from ductal.training.network import Normalisation, build_network
-from ductal.training.recipe import load_recipe
+from ductal.training.recipe_file import load_recipe
 
 needs_openvino = pytest.mark.skipif(util.find_spec("openvino") is None, reason="openvino is not installed")
 PATCHES = np.random.default_rng(4).integers(0, 256, (70, 50, 50, 3), dtype=np.uint8)

@@ -14,7 +14,7 @@ from ductal.inference.predictor import Predictor, d4_views, turned_back
 from ductal.inference.sanity import randomisation
 from ductal.inference.taps import Tap, leaf_layers, listening
 from ductal.training.network import build_network
-from ductal.training.recipe import load_recipe
+from ductal.training.recipe_file import load_recipe
 
 # -- Grad-CAM -------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from hostile import (
 
 from ductal.inference.engines import load_keras
 from ductal.training.network import Normalisation, build_network
-from ductal.training.recipe import load_recipe
+from ductal.training.recipe_file import load_recipe
 
 PATCHES = np.random.default_rng(4).integers(0, 256, (5, 50, 50, 3), dtype=np.uint8)
 

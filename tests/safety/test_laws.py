@@ -18,7 +18,8 @@ from ductal.errors import DataError, LeakError, RecipeError, RunError
 from ductal.inference.predictor import read_settings
 from ductal.loading.records import read_json
 from ductal.loading.schema import check_run
-from ductal.training.recipe import Recipe, load_recipe, parse_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe, parse_recipe
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

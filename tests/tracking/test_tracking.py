@@ -2,98 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import shutil
-import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from rich.console import Console
-from small_training import easy, quiet, small_recipe, stage, train_small
+from fake_server import FakeServer
+from small_training import quiet, train_small
+from told_trainings import RECIPE, Interrupted, output, same_run, stopping, told
 
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
-from ductal.data.splitting import make_split
 from ductal.errors import TrackingError
 from ductal.evaluation.evaluate import evaluate
 from ductal.tracking import mlflow
 from ductal.tracking.options import Tracking
 from ductal.tracking.trackers import open_trackers, track_evaluation
-from ductal.training.progress import TrainingProgress
-
-RECIPE = small_recipe(stage("head", epochs=3))
-EXPERIMENT = "patches"
-
-
-class FakeServer(ThreadingHTTPServer):
-    """What MLflow's interface answers, as far as it is used; `mode` spoils it."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.mode = "fine"
-        self.seen: list[tuple[str, bytes]] = []
-        self.runs: list[dict[str, Any]] = []
-        self.statuses: list[str] = []
-        self.release = threading.Event()
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    @property
-    def steps(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for what, body in self.seen:
-            for metric in json.loads(body).get("metrics", []) if what == "runs/log-batch" else []:
-                found.setdefault(metric["key"], []).append(metric["step"])
-        return found
-
-
-class _Answers(BaseHTTPRequestHandler):
-    server: FakeServer
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._answer(404 if not self.server.runs else 200, {"experiment": {"experiment_id": "1"}})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        what = self.path.removeprefix("/api/2.0/mlflow/")
-        full = self.server.mode == "no batches" and what == "runs/log-batch"
-        if self.server.mode in ("fine", "no batches") and not full:
-            self.server.seen.append((what, body))
-            content = json.loads(body)
-            if what == "runs/create":
-                self.server.runs.append(content)
-            if what == "runs/update":
-                self.server.statuses.append(content["status"])
-        run = {"run": {"info": {"run_id": f"run{len(self.server.runs)}"}}}
-        self._answer(503 if full else 200, {"experiment_id": "1"} | run)
-
-    def _answer(self, code: int, content: dict[str, Any]) -> None:
-        if self.server.mode == "hang":
-            self.server.release.wait(20)
-        code = 503 if self.server.mode == "broken" else code
-        text = b"<html>" if self.server.mode == "no json" else json.dumps(content).encode()
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
 
 
 @pytest.fixture
@@ -107,50 +39,9 @@ def server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture(scope="module")
-def cohort(tiny_cohort: Cohort) -> Cohort:
-    return easy(tiny_cohort)
-
-
-@pytest.fixture(scope="module")
-def split(cohort: Cohort) -> Split:
-    return make_split(cohort, "random", seed=1)
-
-
-@pytest.fixture(scope="module")
 def untold(cohort: Cohort, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody is told of."""
     return train_small(RECIPE, cohort, split, tmp_path_factory.mktemp("untold") / "run")
-
-
-def told(tmp_path: Path, *kinds: str, uri: str = "http://127.0.0.1:9") -> Tracking:
-    return Tracking(kinds, tmp_path / "tensorboard", uri, EXPERIMENT)
-
-
-def same_run(one: Path, two: Path) -> bool:
-    """Whether two runs have the same history, but for the clock, and the same predictions."""
-    clock = ["seconds", "images_per_second"]
-    histories = [pd.read_csv(run / "history.csv").drop(columns=clock) for run in (one, two)]
-    probs = [pd.read_parquet(run / "predictions" / "val.parquet")["prob"] for run in (one, two)]
-    return histories[0].equals(histories[1]) and probs[0].equals(probs[1])
-
-
-class Interrupted(KeyboardInterrupt):
-    pass
-
-
-def stopping(after: int) -> TrainingProgress:
-    """Progress that interrupts the training after that epoch."""
-
-    def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == after:
-            raise Interrupted
-
-    return TrainingProgress("small", Console(file=io.StringIO(), width=300), stop)
-
-
-def output(progress: TrainingProgress) -> str:
-    assert isinstance(progress.console.file, io.StringIO)
-    return progress.console.file.getvalue()
 
 
 def test_mlflow_is_told_of_settings_epochs_and_the_end_and_of_nothing_private(
@@ -347,65 +238,3 @@ def test_the_environment_names_server_and_experiment(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     assert Tracking.parse(["mlflow"], tmp_path) == Tracking(("mlflow",), tmp_path, "https://one", "mine")
     assert Tracking.parse(["mlflow"], tmp_path, "http://two").uri == "http://two"
-
-
-@pytest.fixture(scope="module")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server of this machine, on a database of its own."""
-    command = os.environ.get("DUCTAL_MLFLOW") or shutil.which("mlflow")
-    if command is None:
-        pytest.skip("no MLflow server: install mlflow in an environment of its own; DUCTAL_MLFLOW names its command")
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    settings.pop("PYTHONPATH", None)
-    process = subprocess.Popen(
-        [command, "server", "--backend-store-uri", f"sqlite:///{folder}/store.db", "--port", str(port),
-         "--workers", "1", "--default-artifact-root", str(folder / "artifacts")],
-        cwd=folder, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            time.sleep(0.5)
-            try:
-                if httpx.get(f"{uri}/health").is_success:
-                    break
-            except httpx.HTTPError:
-                assert process.poll() is None, "the server has ended"
-        else:
-            pytest.fail("the MLflow server has not begun within two minutes")
-        yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-
-
-def test_a_real_server_has_it_all(real_server: str, cohort: Cohort, split: Split, tmp_path: Path) -> None:
-    tracking = told(tmp_path, "mlflow", uri=real_server)
-    with pytest.raises(Interrupted):
-        train_small(RECIPE, cohort, split, tmp_path / "run", tracking=tracking, progress=stopping(2))
-    progress = quiet()
-    run = train_small(RECIPE, cohort, split, tmp_path / "run", tracking=tracking, progress=progress)
-    evaluate(run, cohort, split)
-    track_evaluation(tracking, run, lambda text: pytest.fail(text))
-    assert "Warning" not in output(progress)
-    api = f"{real_server}/api/2.0/mlflow"
-    run_id = json.loads((run / "run.json").read_text())["tracking"]["mlflow"]
-    kept = httpx.get(f"{api}/runs/get", params={"run_id": run_id}).json()["run"]
-    assert kept["info"]["status"] == "FINISHED"
-    params = {item["key"]: item["value"] for item in kept["data"]["params"]}
-    assert params["stages.0.name"] == "head"
-    final = {item["key"]: item["value"] for item in kept["data"]["metrics"]}
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert final["final_test_roc_auc"] == pytest.approx(metrics["test"]["at_threshold"]["roc_auc"])
-    asked = {"run_id": run_id, "metric_key": "val_loss"}
-    points = httpx.get(f"{api}/metrics/get-history", params=asked).json()["metrics"]
-    history = pd.read_csv(run / "history.csv")
-    found = {point["step"]: point["value"] for point in points}
-    assert found == pytest.approx(dict(zip(history["epoch"], history["val_loss"], strict=True)))
-    experiment = httpx.get(f"{api}/experiments/get-by-name", params={"experiment_name": EXPERIMENT}).json()
-    search = {"experiment_ids": [experiment["experiment"]["experiment_id"]]}
-    assert len(httpx.post(f"{api}/runs/search", json=search).json()["runs"]) == 1

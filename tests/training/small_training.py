@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
+from ductal.evaluation.temperature import Scaling
 from ductal.training import network, trainer
 from ductal.training.network import Network, Normalisation
 from ductal.training.progress import TrainingProgress
@@ -92,3 +95,15 @@ def easy(cohort: Cohort) -> Cohort:
     pixels = np.array(cohort.pixels)
     pixels[cohort.labels == 1] = pixels[cohort.labels == 1] // 3
     return replace(cohort, pixels=pixels)
+
+
+def read(run: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """The record of a run, its history and what it said of the validation patches."""
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return record, pd.read_csv(run / "history.csv"), pd.read_parquet(run / "predictions" / "val.parquet")
+
+
+def uncalibrated(run: Path) -> np.ndarray:
+    """The network's validation probabilities that were saved, before calibration."""
+    settings = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
+    return Scaling(settings["temperature"], settings["bias"]).undo(read(run)[2]["prob"])

@@ -10,7 +10,8 @@ import pytest
 from small_training import small_recipe, stage
 
 from ductal.errors import RecipeError
-from ductal.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe, parse_recipe, recipe_names
 from ductal.tune.space import parse_space
 
 

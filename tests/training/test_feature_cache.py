@@ -13,7 +13,8 @@ from small_training import STATISTICS, no_weights, small_network, small_recipe, 
 
 from ductal.training.feature_cache import CachedFeed, plan_cuts
 from ductal.training.network import Network, build_network, set_trainable
-from ductal.training.recipe import DEFAULT_RECIPES, load_recipe
+from ductal.training.recipe import DEFAULT_RECIPES
+from ductal.training.recipe_file import load_recipe
 
 RECIPE = small_recipe(stage("head"), stage("top", ["block2"]), stage("all", "all"), cached_views=2)
 

@@ -1,21 +1,24 @@
-"""What a training in a process of its own is told; its work is done here, in this process, by stand-ins."""
+"""A training in a process of its own: what it is told, by stand-ins in this process, and how its end is told."""
 
 from __future__ import annotations
 
 import multiprocessing
+import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
-from small_training import small_recipe
+from small_training import small_recipe, stage
 from tensorflow.python.framework import config as tf_config
 
 from ductal.data.audit import audit_split
 from ductal.data.cohort import Cohort
 from ductal.data.splitting import make_split
-from ductal.errors import RecipeError
+from ductal.errors import DataError, DuctalError, RecipeError
 from ductal.evaluation import evaluate
 from ductal.tracking import trackers
 from ductal.tracking.options import Tracking
@@ -111,3 +114,42 @@ def test_the_evaluation_of_a_trained_run_is_deterministic_too(
     monkeypatch.setattr(evaluate, "evaluate", refuse)
     with pytest.raises(RecipeError, match="cannot be deterministic on this device: A kernel for op X"):
         begin(tiny_cohort, tmp_path / "run", trained=True, deterministic=True)
+
+
+def train_in_child(cohort: Cohort, folder: Path, **more: Any) -> Path:
+    split = make_split(cohort, "random", seed=1)
+    recipe = small_recipe(stage("all", "all", 1))
+    settings = {"seed": 1, "profile": "full", "weights_file": None, "final": False} | more
+    out, audit = folder / "runs" / "mine", audit_split(cohort, split)
+    return isolated.train_isolated(recipe, cohort.folder, split, out, audit=audit, **settings)
+
+
+def test_a_crash_of_the_child_shows_its_traceback(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(DuctalError) as caught:
+        train_in_child(tiny_cohort, tmp_path, seed="no number")
+    assert caught.value.exit_code == 1
+    assert str(caught.value).count("Traceback (most recent call last)") == 1
+    assert "set_random_seed" in str(caught.value)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_typed_error_of_the_child_stays_what_it_is(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(tiny_cohort.folder, tmp_path / "cohort")
+    moved = Cohort.open(tmp_path / "cohort")
+    (tmp_path / "cohort" / "patches.npy").unlink()
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        train_in_child(moved, tmp_path)
+
+
+def test_a_killed_child_is_told_as_such(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    def kill() -> None:
+        while not (running := multiprocessing.active_children()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        running[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(DuctalError, match=r"was killed by signal 9 \(SIGKILL\), most often for want of memory"):
+        train_in_child(tiny_cohort, tmp_path)
+    killer.join()

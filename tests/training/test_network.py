@@ -12,7 +12,8 @@ from small_training import STATISTICS, needs_imagenet, no_weights, small_network
 from ductal.errors import RecipeError
 from ductal.training.backbones import VGG_MEAN_RGB
 from ductal.training.network import Network, Normalisation, build_network, set_trainable
-from ductal.training.recipe import Stage, load_recipe
+from ductal.training.recipe import Stage
+from ductal.training.recipe_file import load_recipe
 from ductal.training.weights import load_imagenet
 
 RNG = np.random.default_rng(5)

@@ -31,7 +31,8 @@ from ductal.inference.predictor import Predictor
 from ductal.record import model_digest
 from ductal.slides.identity import run_identity
 from ductal.training import feature_store, trainer
-from ductal.training.recipe import Recipe, load_recipe, parse_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe, parse_recipe
 from ductal.tune.results import recipe_toml
 
 TOML = f"""

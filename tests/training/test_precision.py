@@ -15,7 +15,8 @@ from ductal.data.cohort import Cohort
 from ductal.data.splitting import make_split
 from ductal.training import precision
 from ductal.training.precision import Choice, choose_precision
-from ductal.training.recipe import Recipe, load_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe
 from ductal.training.trainer import train
 
 from .small_training import needs_imagenet, quiet, small_recipe, stage

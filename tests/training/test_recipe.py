@@ -12,7 +12,8 @@ from small_training import STATISTICS, needs_imagenet, no_weights
 from ductal.errors import RecipeError
 from ductal.training.backbones import BACKBONES
 from ductal.training.network import build_network, set_trainable
-from ductal.training.recipe import DEFAULT_RECIPES, Recipe, load_recipe, parse_recipe, recipe_names
+from ductal.training.recipe import DEFAULT_RECIPES, Recipe
+from ductal.training.recipe_file import load_recipe, parse_recipe, recipe_names
 
 BLOCKS = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
 VALID = """

@@ -9,30 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from small_training import (
     easy,
     needs_imagenet,
     quiet,
+    read,
     small_network,
     small_recipe,
     stage,
     train_small,
+    uncalibrated,
 )
 
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import make_split
 from ductal.errors import DataError
-from ductal.evaluation.temperature import Scaling
 from ductal.inference.engines import load_keras
 from ductal.inference.predictor import Predictor
 from ductal.training import callbacks, stages, trainer
 from ductal.training.callbacks import is_collapsed
 from ductal.training.network import Network
-from ductal.training.recipe import Recipe, load_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe
 
 COLUMNS = {
     "epoch", "stage", "loss", "accuracy", "balanced_accuracy", "auc", "val_loss", "val_accuracy",
@@ -64,17 +65,6 @@ def small_run(tiny_cohort: Cohort, split: Split, tmp_path_factory: pytest.TempPa
     watch = {"early_stopping": {"monitor": "val_loss"}}
     recipe = small_recipe(stage("head", epochs=2, **watch), stage("all", "all", 4, **watch), class_weights=True)
     return train_small(recipe, easy(tiny_cohort), split, tmp_path_factory.mktemp("small") / "run")
-
-
-def read(run: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return record, pd.read_csv(run / "history.csv"), pd.read_parquet(run / "predictions" / "val.parquet")
-
-
-def uncalibrated(run: Path) -> np.ndarray:
-    """The network's validation probabilities that were saved, before calibration."""
-    settings = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
-    return Scaling(settings["temperature"], settings["bias"]).undo(read(run)[2]["prob"])
 
 
 def of_the_model(run: Path, cohort: Cohort, split: Split) -> np.ndarray:
@@ -189,54 +179,6 @@ def test_same_seed_same_run_other_seed_another(
         probs.append(read(run)[2]["prob"].to_numpy())
     np.testing.assert_array_equal(probs[0], probs[1])
     assert abs(probs[0] - probs[2]).max() > 1e-3
-
-
-def test_early_stopping_goes_back_and_the_plateau_lowers_the_rate(
-    tiny_cohort: Cohort, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = iter([0.6, 0.9, 0.7, 0.65, 0.62, 0.99, 0.99, 0.99])
-    seen: list[np.ndarray] = []
-    real = callbacks.binary_metrics
-
-    def scripted(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, float]:
-        seen.append(p.copy())
-        return real(y, p, threshold) | {"roc_auc": next(script)}
-
-    monkeypatch.setattr(callbacks, "binary_metrics", scripted)
-    recipe = small_recipe(
-        stage("all", "all", 8, early_stopping={"patience": 3}, reduce_lr={"patience": 1, "factor": 0.5})
-    )
-    _, history, _ = read(train_small(recipe, tiny_cohort, split, tmp_path / "run"))
-    assert history["val_auc"].tolist() == [0.6, 0.9, 0.7, 0.65, 0.62]
-    assert history["best"].tolist() == [False, True, False, False, False]
-    plain = uncalibrated(tmp_path / "run")
-    np.testing.assert_allclose(plain, seen[1], atol=1e-6)
-    assert abs(plain - seen[-1]).max() > 1e-4
-    np.testing.assert_allclose(history["learning_rate"], [1e-2, 1e-2, 1e-2, 5e-3, 2.5e-3], rtol=1e-5)
-
-
-def test_monitoring_the_loss_looks_for_the_smallest_and_warm_up_rises(
-    tiny_cohort: Cohort, split: Split, tmp_path: Path
-) -> None:
-    watch = {"monitor": "val_loss", "patience": 9}
-    recipe = small_recipe(stage("all", "all", 3, early_stopping=watch, reduce_lr=watch, warmup_steps=12))
-    _, history, _ = read(train_small(recipe, tiny_cohort, split, tmp_path / "run"))
-    assert int(history["best"].to_numpy().argmax()) == int(history["val_loss"].to_numpy().argmin())
-    steps = -(-len(split.rows(tiny_cohort, "train")) // recipe.batch_size)
-    warm = min(12, 3 * steps // 3)  # a third of the stage at most
-    expected = [1e-2 * min(steps * epoch, warm) / warm for epoch in (1, 2, 3)]
-    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
-
-
-def test_the_cosine_falls_to_nothing(
-    tiny_cohort: Cohort, split: Split, tmp_path: Path
-) -> None:
-    settings = {"schedule": "cosine", "warmup_steps": 3}
-    recipe = small_recipe(stage("all", "all", 4, early_stopping={"patience": 9}, **settings))
-    _, history, _ = read(train_small(recipe, tiny_cohort, split, tmp_path / "run"))
-    steps = -(-len(split.rows(tiny_cohort, "train")) // recipe.batch_size)
-    share = (steps * np.arange(1, 5) - 3) / (4 * steps - 3)
-    np.testing.assert_allclose(history["learning_rate"], 1e-2 * (1 + np.cos(np.pi * share)) / 2, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("cached_views", [0, 1])

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from ductal.cli import app
 from ductal.cli_tune import MetricChoice, PrunerChoice
 from ductal.data.cohort import Cohort
-from ductal.training.recipe import Monitor, load_recipe
+from ductal.training.recipe import Monitor
+from ductal.training.recipe_file import load_recipe
 from ductal.tune.storage import Pruning
 
 TUNE = (sys.executable, "-m", "ductal", "tune")

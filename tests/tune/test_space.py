@@ -12,7 +12,8 @@ from optuna.trial import FixedTrial
 
 from ductal.errors import RecipeError
 from ductal.training.combinations import WEIGHT_DECAY
-from ductal.training.recipe import Recipe, load_recipe, parse_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe, parse_recipe
 from ductal.tune.parameters import Choices, FloatRange, IntRange
 from ductal.tune.space import Space, load_space, parse_space, space_names
 

@@ -18,7 +18,8 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import HeldOutError, RunError, StorageError
 from ductal.tracking.options import Tracking
-from ductal.training.recipe import Recipe, load_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import load_recipe
 from ductal.tune import running
 from ductal.tune import study as study_module
 from ductal.tune.search import tune

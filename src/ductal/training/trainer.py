@@ -5,44 +5,34 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
-import tensorflow as tf
 
 from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import DataError
-from ductal.evaluation.checklist import write_checklist
-from ductal.evaluation.decision import ThresholdRule
-from ductal.evaluation.judgement import judge
-from ductal.evaluation.model_card import write_model_card
 from ductal.files import replace_folder, scratch_folder
-from ductal.inference.encoder import ENCODER_FOLDER
-from ductal.record import describe_data, package_versions, save_predictions, to_json
 from ductal.tracking.options import Tracking
 from ductal.tracking.trackers import Trackers, open_trackers, params_of
 from ductal.training.callbacks import is_collapsed
 from ductal.training.checkpoint import Checkpoint, Checkpoints, checkpoint_folder, checkpoint_key
 from ductal.training.deterministic import determinism, threads
-from ductal.training.devices import mirrored, replicas_of, scope_of
+from ductal.training.devices import mirrored, scope_of
 from ductal.training.fast_layers import make_fast, make_plain
 from ductal.training.feature_store import StageFeatures
-from ductal.training.network import PATCH_PX, Normalisation, build_network, to_float32
+from ductal.training.network import Normalisation, build_network, to_float32
 from ductal.training.precision import Choice, choose_precision
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe
 from ductal.training.resume import epochs_left
+from ductal.training.run_record import device_of, run_record, versions, write_run
 from ductal.training.stages import Job, find_features, train_stage
 from ductal.training.weights import encoder_origin
-
-LABELS = {"0": "not_cancer", "1": "cancer"}
 
 
 def train(
@@ -118,7 +108,7 @@ def train(
         job = _begin(
             recipe, cohort, rows, seed, weights_file, progress, checkpoints, trackers, strategy, saved, deterministic
         )
-        told = _record(job, recipe, cohort, split, audit, profile)
+        told = run_record(job, recipe, cohort, split, audit, profile)
         trackers.begin(recipe.name, params_of(told), resumed=saved is not None)
         alike = [other for other in later if other.precision == recipe.precision]
         alike = [other.model_copy(update={"precision": job.choice.precision}) for other in alike]
@@ -128,7 +118,7 @@ def train(
         frozen_seconds = time.perf_counter() - began
         _train_stages(job, features, saved)
         model = _finished(job)
-        record = _record(job, recipe, cohort, split, audit, profile) | {
+        record = run_record(job, recipe, cohort, split, audit, profile) | {
             "timings": {
                 "train_seconds": time.perf_counter() - job.started,
                 "frozen_layers_seconds": frozen_seconds,
@@ -137,7 +127,7 @@ def train(
         }
         if tracked := trackers.record():
             record["tracking"] = tracked
-        _write_run(folder, model, job, split, record)
+        write_run(folder, model, job, split, record)
         replace_folder(folder, out)
         checkpoints.remove()
     return out
@@ -159,7 +149,7 @@ def _key(
             weights = hashlib.file_digest(handle, "sha256").hexdigest()
     return checkpoint_key(
         recipe=recipe.model_dump(mode="json"), cohort=cohort.info.fingerprint, selection=cohort.info.selection,
-        split=split.identity, seed=seed, weights=weights, versions=_versions(), device=_device(strategy),
+        split=split.identity, seed=seed, weights=weights, versions=versions(), device=device_of(strategy),
         deterministic=deterministic and threads(),
     )  # fmt: skip
 
@@ -223,49 +213,6 @@ def _finished(job: Job) -> keras.Model:
     return to_float32(job.network)
 
 
-def _record(
-    job: Job, recipe: Recipe, cohort: Cohort, split: Split, audit: AuditReport, profile: str
-) -> dict[str, Any]:
-    """`run.json`, as far as it does not depend on how long the training took."""
-    return {
-        "name": recipe.name,
-        "control": False,
-        "profile": profile,
-        "recipe": recipe.model_dump(mode="json"),
-        **describe_data(cohort, split, audit),
-        **_describe(job),
-    }
-
-
-def _describe(job: Job) -> dict[str, Any]:
-    """What `run.json` says of the training itself."""
-    model = job.network.model
-    return {
-        "seed": job.seed,
-        "weights": job.network.weights_origin,
-        "versions": _versions(),
-        "device": _device(job.strategy),
-        "deterministic": job.deterministic,
-        "threads": threads(),
-        "precision": job.choice.precision,
-        "precision_choice": asdict(job.choice),
-        "test_opened": 0,
-        "evaluated_on": [],
-        "alarms": job.alarms,
-        "stages_given_up": job.given_up,
-        "continued_after": job.continued_after,
-        "parameters": {
-            "total": int(model.count_params()),
-            "trainable_last_stage": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
-        },
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _versions() -> dict[str, str]:
-    return package_versions("ductal", "keras", "numpy") | {"tensorflow": tf.__version__}
-
-
 def _choose(recipe: Recipe, progress: TrainingProgress, deterministic: bool) -> Choice:
     choice = choose_precision(recipe, deterministic=deterministic)
     if choice.images_per_second:
@@ -282,34 +229,3 @@ def _check_classes(cohort: Cohort, rows: dict[str, np.ndarray]) -> None:
                 f"The {part} patients hold {len(chosen)} patches of classes {sorted(found)}; both classes are "
                 "needed. Use more patients, another seed or another split."
             )
-
-
-def _device(strategy: Any | None) -> str:
-    if strategy is not None:
-        kind = strategy.extended.worker_devices[0].split(":")[-2]
-        return f"{replicas_of(strategy)} x {kind} at once"
-    gpus = tf.config.list_physical_devices("GPU")
-    return f"GPU x{len(gpus)}" if gpus else "CPU"
-
-
-def _write_run(folder: Path, model: keras.Model, job: Job, split: Split, record: dict[str, Any]) -> None:
-    rows, rule = job.rows["val"], ThresholdRule.parse(job.recipe.threshold)
-    judged = judge(
-        job.labels["val"], job.val_probs, job.cohort.groups[rows], rule,
-        "platt" if job.recipe.rebalanced else None,
-    )
-    calibration = judged.settings | {
-        "labels": LABELS,
-        "patch_size": PATCH_PX,
-        "spacing_um": job.cohort.info.spacing_um,
-    }
-    model.save(folder / "model.keras")
-    if job.network.encoder is not None:
-        job.network.encoder.save(folder / ENCODER_FOLDER)
-    (folder / "calibration.json").write_text(to_json(calibration), encoding="utf-8")
-    (folder / "run.json").write_text(to_json(record), encoding="utf-8")
-    split.save(folder / "split.json")
-    pd.DataFrame(job.history).to_csv(folder / "history.csv", index=False)
-    save_predictions(folder, "val", job.cohort, rows, judged.probs)
-    write_model_card(folder)
-    write_checklist(folder)

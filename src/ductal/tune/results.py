@@ -43,7 +43,7 @@ def write_results(study: Study) -> Findings:
 
 
 def recipe_toml(recipe: Recipe) -> str:
-    """A recipe file that `ductal.training.recipe.load_recipe` reads as exactly this recipe."""
+    """A recipe file that `ductal.training.recipe_file.load_recipe` reads as exactly this recipe."""
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
 
 

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from ductal.errors import RecipeError
 from ductal.training.combinations import without_idle
-from ductal.training.recipe import Recipe, parse_recipe
+from ductal.training.recipe import Recipe
+from ductal.training.recipe_file import parse_recipe
 from ductal.tune.parameters import PARAMETERS, Parameter, explain
 
 if TYPE_CHECKING:
