@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_readers import READERS
+from fuzz_readers import CHECKPOINT_KEY, READERS
 from PIL import Image
 
 
@@ -68,6 +68,42 @@ def make_seeds(folder: Path) -> None:
     rows = ("file,patient,x,y", "cancer/one.png,7,1,51", "not_cancer/one.png,8,1,1")
     (folder / "csv" / "patients.csv").write_text("\n".join(rows))
     _records(folder)
+    for space in (resources.files("ductal.tune") / "spaces").iterdir():
+        (folder / "space" / space.name).write_bytes(space.read_bytes())
+    _encoder(folder / "encoder")
+    _checkpoints(folder / "checkpoint")
+
+
+def _encoder(folder: Path) -> None:
+    """A convolution and a mean, with half of its numbers in a file beside it."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    kernel = numpy_helper.from_array(np.ones((4, 3, 5, 5), np.float32), "kernel")
+    bias = numpy_helper.from_array(np.zeros(4, np.float32), "bias")
+    nodes = [
+        helper.make_node("Conv", ["images", "kernel", "bias"], ["maps"], strides=[5, 5]),
+        helper.make_node("GlobalAveragePool", ["maps"], ["features"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
+        for name, shape in (("images", (3, 50, 50)), ("features", (4, 1, 1)))
+    ]
+    graph = helper.make_graph(nodes, "encoder", ends[:1], ends[1:], [kernel, bias])
+    onnx.save(
+        helper.make_model(graph), folder / "encoder.onnx",
+        save_as_external_data=True, location="numbers.bin", size_threshold=100,
+    )  # fmt: skip
+
+
+def _checkpoints(folder: Path) -> None:
+    """Two of one training."""
+    from ductal.training.checkpoint import Checkpoint, Checkpoints
+
+    with Checkpoints(folder, CHECKPOINT_KEY, print) as checkpoints:
+        for epoch in (1, 2):
+            weights = [np.arange(1000, dtype=np.float32) + epoch]
+            checkpoints.save(Checkpoint(epoch, 0, {"stage": 0, "rates": [0.1, 0.01]}, {"weights": weights}))
 
 
 def _slides(folder: Path, rng: np.random.Generator) -> None:

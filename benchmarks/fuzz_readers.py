@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+CHECKPOINT_KEY = "0123456789abcdef" * 4
+
 
 def read_archive(folder: Path, name: str) -> None:
     """All patches of an archive, as `prepare` reads them."""
@@ -94,6 +96,35 @@ def read_cohort(folder: Path, name: str) -> None:  # noqa: ARG001
     cohort.groups.tolist()
 
 
+def read_space(folder: Path, name: str) -> None:
+    """A search space, and whether a recipe has what it varies."""
+    from ductal.training.recipe_file import load_recipe
+    from ductal.tune.space import load_space
+
+    load_space(str(folder / name)).check(load_recipe("vgg16-frozen"))
+
+
+def read_encoder(folder: Path, name: str) -> None:  # noqa: ARG001
+    """An ONNX file, gone through before a library reads it."""
+    from ductal.loading.onnx_file import onnx_files
+
+    onnx_files(folder / "encoder.onnx")
+
+
+def read_checkpoint(folder: Path, name: str) -> None:  # noqa: ARG001
+    """The checkpoints of a training: the newest that is whole, which need not be the last; its content is whole."""
+    from ductal.errors import RunError
+    from ductal.training.checkpoint import Checkpoints
+
+    told: list[str] = []
+    with Checkpoints(folder, CHECKPOINT_KEY, told.append) as checkpoints:
+        found = checkpoints.newest()
+        if told:
+            raise RunError(told[0])
+        assert found is not None
+        assert (found.groups["weights"][0] == np.arange(1000, dtype=np.float32) + found.epoch).all()
+
+
 READERS: dict[str, Callable[[Path, str], None]] = {
     "archive": read_archive,
     "image": read_image,
@@ -104,4 +135,7 @@ READERS: dict[str, Callable[[Path, str], None]] = {
     "run": read_run,
     "network": read_network,
     "cohort": read_cohort,
+    "space": read_space,
+    "encoder": read_encoder,
+    "checkpoint": read_checkpoint,
 }

@@ -220,7 +220,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_last_checkpoint(
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(trainer, "_write_run", refuse)
+    monkeypatch.setattr(trainer, "write_run", refuse)
     with pytest.raises(StorageError, match="No space left"):
         train(tiny_cohort, tmp_path / "small", "short")
     monkeypatch.undo()

@@ -37,14 +37,19 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             the message names the key and what is allowed.
     """
     text, origin = _read(name_or_path)
-    try:
-        settings = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # TOML allows numbers and nesting that Python does not
-        raise RecipeError(f"{origin} is not valid TOML: {error}. Correct that line and try again.") from error
+    settings = parse_toml(text, origin)
     encoder = settings.get("encoder")
     if isinstance(encoder, dict) and isinstance(encoder.get("file"), str):
         encoder["file"] = str((Path(name_or_path).parent / encoder["file"]).absolute())  # read from anywhere
     return parse_recipe(settings, origin)
+
+
+def parse_toml(text: str, origin: str) -> dict[str, Any]:
+    """What a TOML file says; `origin` is used in the message. Raises RecipeError."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOML allows numbers and nesting that Python does not
+        raise RecipeError(f"{origin} is not valid TOML: {error}. Correct that line and try again.") from error
 
 
 def parse_recipe(settings: dict[str, Any], origin: str) -> Recipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from ductal.errors import RecipeError
 from ductal.training.combinations import without_idle
 from ductal.training.recipe import Recipe
-from ductal.training.recipe_file import parse_recipe
+from ductal.training.recipe_file import parse_recipe, parse_toml
 from ductal.tune.parameters import PARAMETERS, Parameter, explain
 
 if TYPE_CHECKING:
@@ -124,10 +123,7 @@ def load_space(name_or_path: str) -> Space:
             f"There is no shipped search space {name_or_path}. There are {', '.join(space_names())}; "
             "for another recipe name a .toml file of your own with --space, see docs/tuning.md."
         )
-    try:
-        settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{origin} is not valid TOML: {error}. Correct that line and try again.") from error
+    settings = parse_toml(text, origin)
     return parse_space(settings, origin)
 
 
