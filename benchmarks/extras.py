@@ -7,8 +7,9 @@ The base is a backbone with ImageNet weights, all layers trained at 50 px for a 
 rotations, zoom and shift and nothing else; every row changes one thing in it. Each is trained on the split's training
 patients in a process of its own and judged on the validation patients, which also choose its epoch; test patients are
 taken out of the split before anything is read. "Difference" is the row's validation ROC AUC less that of the base
-with the same seed, the mean over seeds, with a 95 % interval over patients (`ductal.evaluation`): it says what other
-patients would change. What another seed would change is seen in the row "base, another seed". "Time" is seconds an
+with the same seed, the mean over seeds, with a 95 % interval over patients and the p value of the permutation test
+(`ductal.evaluation`), corrected by Holm for the number of extras: they say what other patients would change. What
+another seed would change is seen in the rows of the base with other seeds. "Time" is seconds an
 epoch as a multiple of the base's, of the quickest epoch of all seeds, since other work on the machine only adds; the
 first epoch, which builds the graph, is left out.
 
@@ -35,7 +36,7 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import RunError
 from ductal.evaluation.bootstrap import Resampling, patients_of
-from ductal.evaluation.differences import Patches, Scored, resampled
+from ductal.evaluation.differences import PERMUTATIONS, Patches, Scored, exchanged, holm, p_value, resampled
 from ductal.evaluation.runs import RunRecord, load_run
 from ductal.machine import cpu
 from ductal.training.isolated import train_isolated
@@ -44,15 +45,15 @@ from ductal.tune.space import Space
 
 MARKS = ("<!-- table of benchmarks/extras.py -->", "<!-- end of the table -->")
 HEADER = (
-    "| extra | setting | validation ROC AUC | difference to the base | time |\n"
-    "|---|---|---:|---|---:|"
+    "| extra | setting | validation ROC AUC | difference to the base | p | time |\n"
+    "|---|---|---:|---|---:|---:|"
 )  # fmt: skip
-BASE, AGAIN = "base", "base, another seed"
-OTHER_SEED = 1000  # added to the seed of the row AGAIN
+BASE = "base"
+OTHER_SEEDS = {"base, another seed": 1000, "base, a third seed": 2000}  # added to the seed of the others
 RANDAUGMENT = {"operations": 2, "strength": 0.3}
 EXTRAS: dict[str, dict[str, Any]] = {
     BASE: {},
-    AGAIN: {},
+    **{name: {} for name in OTHER_SEEDS},
     "stain jitter": {"augment.stain": 0.1},
     "RandAugment": {"augment.randaugment": RANDAUGMENT},
     "MixUp": {"mixup": 0.2},
@@ -127,7 +128,7 @@ def measure(bench: Bench, base: Recipe, rows: Sequence[str], seed: int) -> dict[
     space, runs = Space({}, "benchmarks/extras.py"), {}
     for name in rows:
         recipe = space.apply(base, EXTRAS[name] | {"title": name})
-        runs[name] = trained(bench, recipe, name, seed + OTHER_SEED * (name == AGAIN))
+        runs[name] = trained(bench, recipe, name, seed + OTHER_SEEDS.get(name, 0))
         if name == BASE:
             base = base.model_copy(update={"precision": runs[name].run["precision"]})
     return runs
@@ -138,14 +139,25 @@ def predictions(run: RunRecord) -> pd.DataFrame:
     return pd.read_parquet(run.folder / "predictions" / "val.parquet").sort_values("patch_id", ignore_index=True)
 
 
-def aucs(tables: Sequence[pd.DataFrame], draws: Resampling) -> np.ndarray:
-    """The mean ROC AUC of several trainings on the same patches, for all weights of `draws`."""
-    patches = patches_of(tables[0])
+def scored(tables: Sequence[pd.DataFrame]) -> list[Scored]:
+    """The probabilities of several trainings on the same patches."""
     found = []
     for table in tables:
         assert table["patch_id"].equals(tables[0]["patch_id"])
         scores = table["prob"].to_numpy(np.float64)
-        found.append(resampled(patches, Scored(scores, scores >= 0.5), draws)["roc_auc"])
+        found.append(Scored(scores, scores >= 0.5))
+    return found
+
+
+def aucs(patches: Patches, models: Sequence[Scored], draws: Resampling) -> np.ndarray:
+    """The mean ROC AUC of several trainings on the same patches, for all weights of `draws`."""
+    return cast("np.ndarray", np.mean([resampled(patches, model, draws)["roc_auc"] for model in models], axis=0))
+
+
+def chance(patches: Patches, firsts: Sequence[Scored], seconds: Sequence[Scored], draws: Resampling) -> np.ndarray:
+    """Mean differences where patients' predictions are exchanged, the same patients' with every seed."""
+    pairs = zip(firsts, seconds, strict=True)
+    found = [exchanged(patches, *pair, PERMUTATIONS, draws.seed)["roc_auc"] for pair in pairs]
     return cast("np.ndarray", np.mean(found, axis=0))
 
 
@@ -157,24 +169,30 @@ def patches_of(table: pd.DataFrame) -> Patches:
 
 def compare(runs: list[dict[str, RunRecord]]) -> list[dict[str, Any]]:
     """For every row its ROC AUC, the difference to the base and what an epoch costs; over all seeds."""
-    tables = {name: [predictions(run[name]) for run in runs] for name in runs[0]}
-    patches = patches_of(tables[BASE][0])
+    first = predictions(runs[0][BASE])
+    patches = patches_of(first)
+    models = {name: scored([first, *(predictions(run[name]) for run in runs)])[1:] for name in runs[0]}
     draws = Resampling(patches.patients)
     rests_on = patients_of(patches.truth, patches.group, patches.patients)["roc_auc"]
-    base = aucs(tables[BASE], draws)
+    base = aucs(patches, models[BASE], draws)
     found = []
-    for name, scored in tables.items():
-        values = aucs(scored, draws)
+    for name, of_seeds in models.items():
+        values = aucs(patches, of_seeds, draws)
         cost, base_cost = (min(seconds(run[one]) for run in runs) for one in (name, BASE))
         row: dict[str, Any] = {
             "extra": name, "roc_auc": float(values[0]), "time": cost / base_cost,
-            "of_each_seed": [float(aucs([table], draws)[0]) for table in scored],
+            "of_each_seed": [float(aucs(patches, [model], draws)[0]) for model in of_seeds],
             "seconds_an_epoch": [seconds(run[name]) for run in runs],
         }  # fmt: skip
         if name != BASE:
             row["difference"] = float(values[0] - base[0])
             row["interval"] = draws.interval(values - base, rests_on=rests_on)
+        if name != BASE and name not in OTHER_SEEDS:
+            row["p"] = p_value(row["difference"], chance(patches, of_seeds, models[BASE], draws))
         found.append(row)
+    tested = [row for row in found if "p" in row]
+    for row, p in zip(tested, holm([row["p"] for row in tested]).tolist(), strict=True):
+        row["p"] = p
     return found
 
 
@@ -193,7 +211,8 @@ def line(row: dict[str, Any]) -> str:
         difference = f"{row['difference']:+.4f}"
         if row["interval"]:
             difference += f" ({row['interval'][0]:+.4f} to {row['interval'][1]:+.4f})"
-    return f"| {row['extra']} | {setting} | {row['roc_auc']:.4f} | {difference} | {row['time']:.2f} |"
+    p = f"{row['p']:.3f}" if "p" in row else ""
+    return f"| {row['extra']} | {setting} | {row['roc_auc']:.4f} | {difference} | {p} | {row['time']:.2f} |"
 
 
 def _short(value: Any) -> str:

@@ -2,11 +2,12 @@
 
     python benchmarks/verify_docs.py
 
-A record is what a command printed or wrote, unchanged (prior.csv: the lines of four calls, without the last column, a
-text); `docs/measured/tables.json` says which table has which record,
-by which command it was made, and which columns it gives. Every number in such a column must be the record's, rounded
-as shown. To measure again, run the command, put what it gives in the record's place, and run this. Prints a line for
-each table, also for those without a record, and ends with exit code 1 when a figure differs.
+A record is what a command printed or wrote, unchanged (prior.csv: the lines of four calls, without the last column,
+a text). `docs/measured/figures.json` says by which command each was made, and which figures it gives: those of a
+table's columns, of single cells, or of a sentence, in which {} stands for a number. Every one must be the record's,
+rounded as shown. Tables without a measurement (limits, formulas, estimates) are listed there, too, with the reason,
+so that a new table is not overlooked. To measure again, run the command, put what it gives in the record's place,
+and run this. Prints a line for each table and sentence; exit code 1 when a figure differs or a table is not listed.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def read_record(path: Path, key: str) -> dict[str, dict[str, Any]]:
         with path.open(encoding="utf-8", newline="") as handle:
             return {row[key]: dict(row) for row in csv.DictReader(handle)}
     if path.suffix == ".json":  # each object in it, by its name with dots
-        return dict(_objects(json.loads(path.read_text(encoding="utf-8"))))
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        return {"": dict(_flat(whole)), **dict(_objects(whole))}
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {str(line[key]): dict(_flat(line)) for line in lines}
 
@@ -74,60 +76,102 @@ def _objects(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, dic
 
 def _flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for name, one in value.items():
-        if isinstance(one, dict):
+        if isinstance(one, list):
+            yield from _flat({str(number): each for number, each in enumerate(one)}, f"{before}{name}.")
+            if one and all(isinstance(each, int | float) for each in one):
+                yield from ((f"{before}{name}.min", min(one)), (f"{before}{name}.max", max(one)))
+        elif isinstance(one, dict):
             yield from _flat(one, f"{before}{name}.")
         else:
             yield before + name, one
 
 
+def figure(kept: dict[str, dict[str, Any]], where: str) -> float:
+    """A recorded number: "line > field", of JSON also "path.to.it"; "100*" before it makes a share a percentage."""
+    factor = 100.0 if where.startswith("100*") else 1.0
+    line, _, name = where.removeprefix("100*").rpartition(" > ")
+    value = kept[line][name]
+    return float("nan") if value in ("", None) else factor * float(value)
+
+
+def same(shown: list[tuple[float, float]], expected: list[float]) -> bool:
+    """Whether the numbers shown begin with the recorded ones, each rounded to the digits shown."""
+    return len(shown) >= len(expected) and all(
+        abs(value - wanted) <= half * 1.0001 for (value, half), wanted in zip(shown, expected, strict=False)
+    )
+
+
 def compare(table: dict[str, Any]) -> tuple[int, list[str]]:
-    """Figures compared, and what differs."""
+    """Figures of a table that were compared, and what differs."""
     rows = tables(ROOT / table["document"]).get(table["header"])
     if rows is None:
         return 0, ["the table is not there"]
-    record = MEASURED / table["record"]
-    if "rows" not in table:  # the record is the table
-        recorded = tables(record)[table["header"]]
+    if "rows" not in table and "cells" not in table:  # the record is the table
+        recorded = tables(MEASURED / table["record"])[table["header"]]
         differing = [f"{mine} is not {kept}" for mine, kept in zip(rows, recorded, strict=False) if mine != kept]
         if len(rows) != len(recorded):
             differing.append(f"{len(rows)} rows, and {len(recorded)} were measured")
         return sum(len(numbers(cell)) for row in rows for cell in row), differing
-    kept = read_record(record, table.get("key", "name"))
+    kept = read_record(MEASURED / table["record"], table.get("key", "name"))
     header, count, differing = cells(table["header"]), 0, []
     by_name = {row[0]: row for row in rows}
-    for name, source in table["rows"].items():
+    for name, column, places in _wanted(table):
+        shown = numbers(_digits(by_name[name][header.index(column)])) if name in by_name else []
+        expected = [figure(kept, place) for place in places]
+        # An interval that does not exist is not shown.
+        expected = expected[: len(shown)] if len(shown) == 1 and "low" in "".join(places) else expected
+        count += len(expected)
+        if not same(shown, expected):
+            differing.append(f"{name}, {column}: {[value for value, _ in shown]}, measured {expected}")
+    return count, differing
+
+
+def _digits(cell: str) -> str:
+    """A cell; yes and no as what JSON's true and false are read as."""
+    return {"yes": "1", "no": "0"}.get(cell, cell)
+
+
+def _wanted(table: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """(row, column, places in the record) of each cell."""
+    for name, source in table.get("rows", {}).items():
         line, star = (source, "") if isinstance(source, str) else source
         for column, fields in table["columns"].items():
-            shown = numbers(by_name[name][header.index(column)]) if name in by_name else []
-            values = [kept[line][field.replace("*", star)] for field in fields]
-            expected = [float("nan" if value in ("", None) else value) for value in values]
-            # An interval that does not exist is not shown.
-            expected = expected[: len(shown)] if len(shown) == 1 and "low" in "".join(fields) else expected
-            count += len(expected)
-            same = len(shown) >= len(expected) and all(
-                abs(value - wanted) <= half * 1.0001 for (value, half), wanted in zip(shown, expected, strict=False)
-            )
-            if not same:
-                differing.append(f"{name}, {column}: {[value for value, _ in shown]}, measured {expected}")
-    return count, differing
+            yield name, column, [f"{line} > {field.replace('*', star)}" for field in fields]
+    for name, column, places in table.get("cells", []):
+        yield name, column, places
+
+
+def compare_text(text: dict[str, Any]) -> tuple[int, list[str]]:
+    """The same of a sentence, which must be in the document once."""
+    document = " ".join((ROOT / text["document"]).read_text(encoding="utf-8").split())
+    number = r"([+-]?\d[\d,]*(?:\.\d+)?)"
+    found = re.findall(number.join(map(re.escape, text["text"].split("{}"))), document)
+    if len(found) != 1:
+        return 0, [f"found {len(found)} times"]
+    shown = [one for word in ([found[0]] if isinstance(found[0], str) else found[0]) for one in numbers(word)]
+    kept = read_record(MEASURED / text["record"], text.get("key", "name"))
+    expected = [figure(kept, place) for place in text["values"]]
+    ok = len(shown) == len(expected) and same(shown, expected)
+    return len(expected), [] if ok else [f"{[value for value, _ in shown]}, measured {expected}"]
 
 
 def main() -> None:
     """See the module."""
-    known = json.loads((MEASURED / "tables.json").read_text(encoding="utf-8"))
+    known = json.loads((MEASURED / "figures.json").read_text(encoding="utf-8"))
     wrong = 0
-    for table in known:
-        count, differing = compare(table)
+    for entry in [*known["tables"], *known["texts"]]:
+        count, differing = compare(entry) if "header" in entry else compare_text(entry)
         wrong += len(differing)
-        print(f"{table['document']}: {table['header'][:60]}: {count} figures, {len(differing)} differ")
+        print(f"{entry['document']}: {entry.get('header', entry.get('text'))[:70]}: {count}, {len(differing)} differ")
         for line in differing:
             print(f"    {line}")
-    recorded = {(table["document"], table["header"]) for table in known}
+    listed = {(table["document"], table["header"]) for table in [*known["tables"], *known["not_measured"]]}
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        name = path.relative_to(ROOT).as_posix()
         for header, rows in tables(path).items():
-            name = path.relative_to(ROOT).as_posix()
-            if (name, header) not in recorded and sum(len(numbers(cell)) for row in rows for cell in row) > 5:
-                print(f"{name}: {header[:60]}: no record")
+            if (name, header) not in listed and any(numbers(cell) for row in rows for cell in row):
+                wrong += 1
+                print(f"{name}: {header[:70]}: neither a record nor a reason why there is none")
     raise SystemExit(1 if wrong else 0)
 
 

@@ -66,7 +66,8 @@ def calls(extras: ModuleType, bench: Any, monkeypatch: pytest.MonkeyPatch) -> li
 def test_every_row_is_a_recipe_that_goes_together(extras: ModuleType) -> None:
     space = extras.Space({}, "test")
     base = extras.base_recipe("DenseNet121", "imagenet", 3, "auto")
-    recipes = [space.apply(base, changes) for name, changes in extras.EXTRAS.items() if name != extras.AGAIN]
+    extra = {name: changes for name, changes in extras.EXTRAS.items() if name not in extras.OTHER_SEEDS}
+    recipes = [space.apply(base, changes) for changes in extra.values()]
     assert len({recipe.model_dump_json() for recipe in recipes}) == len(recipes)
 
 
@@ -120,11 +121,13 @@ def test_figures_are_those_of_a_comparison_of_two_runs(extras: ModuleType, bench
     patches = extras.patches_of(tables["base"])
     scores = [tables[name]["prob"].to_numpy(float) for name in ("MixUp", "base")]
     one, two = (Scored(probs, probs >= 0.5) for probs in scores)
-    expected = difference(patches, one, two, Resampling(len(MANY)), permutations=9)["roc_auc"]
+    expected = difference(patches, one, two, Resampling(len(MANY)))["roc_auc"]
     assert rows["MixUp"]["difference"] == pytest.approx(expected.value)
     assert rows["MixUp"]["interval"] == pytest.approx(expected.interval)
     assert expected.interval is not None
     assert expected.interval[0] > 0
+    assert rows["MixUp"]["p"] == pytest.approx(expected.p)  # the one that is tested
+    assert "p" not in rows["base, another seed"]
     assert rows["MixUp"]["time"] == pytest.approx(1.5)  # the quickest without the first
     shown = extras.line(rows["MixUp"])
     assert shown.startswith(f"| MixUp | `mixup = 0.2` | {rows['MixUp']['roc_auc']:.4f} | +")
@@ -140,4 +143,5 @@ def test_several_seeds_are_averaged_before_the_interval(extras: ModuleType, benc
     row = {row["extra"]: row for row in extras.compare(seeds)}["MixUp"]
     assert row["roc_auc"] == pytest.approx(np.mean([each["MixUp"]["roc_auc"] for each in alone]))
     assert row["difference"] == pytest.approx(np.mean([each["MixUp"]["difference"] for each in alone]))
+    assert row["p"] < 0.01
     assert row["of_each_seed"] == pytest.approx([each["MixUp"]["roc_auc"] for each in alone])

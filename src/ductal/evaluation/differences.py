@@ -104,13 +104,13 @@ def difference(
                 f"{model.scores.size} scores and {model.called.size} calls for {patches.truth.size} patches."
             )
     of_first, of_second = metrics or (resampled(patches, first, draws), resampled(patches, second, draws))
-    chance = _exchanged(patches, first, second, permutations, draws.seed)
+    chance = exchanged(patches, first, second, permutations, draws.seed)
     rests_on = patients_of(patches.truth, patches.group, patches.patients)
     found = {}
     for name in COMPARED:
         values = of_first[name] - of_second[name]
         interval = draws.interval(values, rests_on=rests_on[name])
-        found[name] = Difference(float(values[0]), interval, _p_value(values[0], chance[name]))
+        found[name] = Difference(float(values[0]), interval, p_value(values[0], chance[name]))
     return found
 
 
@@ -152,10 +152,12 @@ def _compared(patches: Patches, model: Scored, weights: Floats) -> dict[str, Flo
     }
 
 
-def _exchanged(
+def exchanged(
     patches: Patches, first: Scored, second: Scored, permutations: int, seed: int
 ) -> dict[str, Floats]:
     """Differences after exchanging the models' predictions of random patients, each shape (permutations,).
+
+    The same `seed` and number of patients exchange the same patients.
 
     Every patient is there twice, as scored by `first` and by `second`; an exchange is a choice of weights 0 and 1.
     """
@@ -181,8 +183,11 @@ def _ranks(scores: Floats, stratum: Ints | None) -> Floats:
     return ranks
 
 
-def _p_value(observed: float, chance: Floats) -> float:
-    """Two-sided; the observed exchange (none) counts as one, so p is never 0 (Phipson & Smyth 2010)."""
+def p_value(observed: float, chance: Floats) -> float:
+    """Of an observed difference among those by chance, two-sided.
+
+    The observed exchange (none) counts as one, so p is never 0 (Phipson & Smyth 2010).
+    """
     if not (np.isfinite(observed) and np.isfinite(chance).all()):
         return float("nan")
     # Sums in another order differ in their last digits.
