@@ -87,6 +87,7 @@ def test_blocks_are_those_of_the_model_and_each_can_be_unfrozen_alone(built: tup
     if backbone in BLOCKS:
         assert blocks == BLOCKS[backbone]
     seen: list[str] = []
+    assert all(family.may_have(block) for block in blocks)
     for block in blocks:
         trained = set_trainable(network, chosen([block]), recipe)
         assert {family.block_of(name) for name in trained} <= {block}

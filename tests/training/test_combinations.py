@@ -34,7 +34,16 @@ def refused(**changes: Any) -> str:
         ({"cached_views": 2, "mixup": 0.2}, ["mixup", "cached_views = 2", "leave it out"]),
         ({"cached_views": 2, "cutmix": 1.0}, ["cutmix", "cached_views = 2"]),
         ({"cached_views": 2, "backbone": "DenseNet121"}, ["cached_views", "VGG19", "DenseNet121"]),
-        ({"cached_views": 2, "stages": [stage(unfreeze="all")]}, ["cached_views", "first stage trains all layers"]),
+        *(
+            ({"cached_views": 2, "stages": [stage(unfreeze=what)]}, ["cached_views = 2", "from the first layer on"])
+            for what in ("all", 18, ["block5", "block1"], ["block1_conv1"])
+        ),
+        ({"stages": [stage(), stage("top", 19)]}, ["stages.1.unfreeze = 19, but VGG16 has 18 layers"]),
+        ({"stages": [stage(), stage("top", ["block5", "block6"])]}, ["stages.1.unfreeze", 'no block "block6"']),
+        (
+            {"stages": [stage(), stage("top", ["block5"])], "backbone": "DenseNet121"},
+            ['no block "block5"', "blocks of DenseNet: conv1, conv2"],
+        ),
         ({"augment": {"randaugment": {"ops": 2}}}, ["augment.randaugment.ops", "operations", "strength"]),
         ({"augment": {"randaugment": {"operations": 10}}}, ["augment.randaugment.operations", "9", "10"]),
         ({"ema": 1.0}, ["ema", "less than 1"]),
@@ -130,8 +139,12 @@ def test_a_search_over_schedule_and_optimizer_drops_what_has_no_effect() -> None
     used = space.apply(recipe, {"stages.0.schedule": "plateau", "stages.0.optimizer": "adamw", **values}).stages[0]
     assert (idle.reduce_lr, idle.weight_decay) == (None, 0.0)
     cached = small_recipe(cached_views=2)
-    freeing = parse_space({"stages.0.unfreeze": {"type": "categorical", "choices": ["none", "all"]}}, "a space")
+    choices = {"none": 2, "all": 0, 17: 2, 18: 0}
+    freeing = parse_space({"stages.0.unfreeze": {"type": "categorical", "choices": list(choices)}}, "a space")
     freeing.check(cached)
-    assert [freeing.apply(cached, {"stages.0.unfreeze": what}).cached_views for what in ("none", "all")] == [2, 0]
+    assert {what: freeing.apply(cached, {"stages.0.unfreeze": what}).cached_views for what in choices} == choices
+    beyond = parse_space({"stages.0.unfreeze": {"type": "int", "low": 1, "high": 19}}, "a space")
+    with pytest.raises(RecipeError, match=r"stages\.0\.unfreeze = 19, but VGG16 has 18 layers"):
+        beyond.check(cached)
     assert used.reduce_lr is not None
     assert (used.reduce_lr.factor, used.weight_decay) == (0.4, 1e-3)

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_training import STATISTICS, no_weights, small_network, small_recipe, stage
 
+from ductal.training.combinations import without_idle
 from ductal.training.feature_cache import CachedFeed, plan_cuts
 from ductal.training.network import Network, build_network, set_trainable
-from ductal.training.recipe import DEFAULT_RECIPES
+from ductal.training.recipe import DEFAULT_RECIPES, Recipe
 from ductal.training.recipe_file import load_recipe
 
 RECIPE = small_recipe(stage("head"), stage("top", ["block2"]), stage("all", "all"), cached_views=2)
@@ -42,6 +43,26 @@ def test_cuts_of_the_shipped_recipes(name: str, expected: list[str], monkeypatch
     no_weights(monkeypatch)
     recipe = load_recipe(name)
     assert ends(plan_cuts(build_network(recipe, STATISTICS), recipe)) == expected
+
+
+@pytest.mark.parametrize(("backbone", "count"), [("VGG16", 18), ("VGG19", 21)])
+def test_a_recipe_may_have_views_just_where_its_network_can_use_them(
+    backbone: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_weights(monkeypatch)
+    choices = ["all", "none", 1, count - 1, count, ["block1"], ["block1_conv1"], ["block1_conv2"], ["block2"]]
+    recipes = [small_recipe(stage(unfreeze=choice), backbone=backbone) for choice in choices]
+    network = build_network(recipes[0], STATISTICS)
+    assert len(network.base_names) == count
+    for recipe in recipes:
+        cut = plan_cuts(network, recipe.model_copy(update={"cached_views": 1}))[0]
+        settings = recipe.model_dump(mode="json") | {"cached_views": 1}
+        if cut is None:
+            with pytest.raises(ValueError, match="trains from the first layer on"):
+                Recipe.model_validate(settings)
+        else:
+            assert Recipe.model_validate(settings).cached_views == 1
+        assert without_idle(settings).get("cached_views", 0) == (cut is not None)
 
 
 def test_nothing_is_cached_where_nothing_is_frozen(network: Network) -> None:

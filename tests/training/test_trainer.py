@@ -26,7 +26,7 @@ from small_training import (
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import make_split
-from ductal.errors import DataError
+from ductal.errors import DataError, RecipeError
 from ductal.inference.engines import load_keras
 from ductal.inference.predictor import Predictor
 from ductal.training import callbacks, stages, trainer
@@ -269,6 +269,19 @@ def test_class_weights_and_selection_reach_the_loss(tiny_cohort: Cohort, split: 
         halves = [job.weights[labels == label].sum() for label in (0, 1)]
         assert bool(np.isclose(halves[0], halves[1], rtol=1e-4)) is class_weights
         assert job.weights.mean() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "said"), [(["block5"], r'no layer of VGG16 .* "block5"\. Blocks: block1'), (9, "has 4 layers")]
+)
+def test_layers_that_a_later_stage_cannot_free_are_refused_before_the_first_trains(
+    unfreeze: Any, said: str, tiny_cohort: Cohort, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "train_stage", lambda *_: pytest.fail("a stage has trained"))
+    recipe = small_recipe(stage("head"), stage("top", unfreeze))  # `small_network` has two blocks, and four layers
+    with pytest.raises(RecipeError, match=said):
+        train_small(recipe, tiny_cohort, split, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_with_one_class_is_refused(tiny_cohort: Cohort, split: Split, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ class Family:
         members: name in `keras.applications` -> (Keras's published weights without the top, their MD5 or SHA-256).
         folder: the address that those files are under.
         mean, std: RGB, 0-255; ImageNet weights expect (pixels - mean) / std.
-        blocks: regular expression of a block's name, which begins the names of its layers after `prefix`.
+        blocks: names of the blocks of its members, which begin the names of their layers after `prefix`; the
+            largest member has them all.
         prefix: regular expression of what all layers' names begin with.
         options: further arguments of the constructors.
         expects_bgr: the published first kernel is for BGR.
@@ -44,16 +45,25 @@ class Family:
     folder: str
     mean: Rgb
     std: Rgb
-    blocks: str
+    blocks: tuple[str, ...]
     prefix: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     expects_bgr: bool = False
     normalises_itself: bool = False
 
+    @property
+    def _a_block(self) -> str:
+        longest_first = "|".join(sorted(self.blocks, key=len, reverse=True))
+        return f"({longest_first})(?![0-9])"
+
     def block_of(self, layer: str) -> str | None:
         """The block that the layer of this name belongs to; None for one of no block."""
-        found = re.match(rf"{self.prefix}({self.blocks})(?![0-9])", layer)
+        found = re.match(self.prefix + self._a_block, layer)
         return found.group(1) if found else None
+
+    def may_have(self, part: str) -> bool:
+        """Whether `layers_of` may find some of a block for `part`, as far as that is known before they are there."""
+        return re.match(self._a_block, part) is not None or any(block.startswith(part) for block in self.blocks)
 
     def layers_of(self, part: str, layers: list[str]) -> list[str]:
         """Those of `layers` that are in the block `part`, or whose names begin with it ("block5a", "conv5_block16").
@@ -69,6 +79,10 @@ def _kernels(name: str, file_hash: str) -> tuple[str, str]:
     return f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5", file_hash
 
 
+def _numbered(name: str, first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"{name}{number}" for number in range(first, last + 1))
+
+
 _NO_PREPROCESSING = {"include_preprocessing": False}
 _VGG = Family(
     name="VGG",
@@ -79,7 +93,7 @@ _VGG = Family(
     folder=_STORAGE,
     mean=VGG_MEAN_RGB,
     std=(1.0, 1.0, 1.0),
-    blocks=r"block\d+",
+    blocks=_numbered("block", 1, 5),
     expects_bgr=True,
 )
 _EFFICIENTNET = Family(
@@ -97,7 +111,7 @@ _EFFICIENTNET = Family(
     folder="https://storage.googleapis.com/keras-applications",
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=r"stem|block\d+|top",
+    blocks=("stem", *_numbered("block", 1, 7), "top"),
     normalises_itself=True,
 )
 _V2_FOLDER = f"{_STORAGE}/efficientnet_v2"
@@ -112,7 +126,7 @@ _EFFICIENTNET_V2_B = Family(
     folder=_V2_FOLDER,
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=_EFFICIENTNET.blocks,
+    blocks=("stem", *_numbered("block", 1, 6), "top"),
     options=_NO_PREPROCESSING,
 )
 _EFFICIENTNET_V2 = Family(
@@ -138,7 +152,7 @@ _DENSENET = Family(
     folder=f"{_STORAGE}/densenet",
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=r"(?:conv|pool)\d+|bn",
+    blocks=(*_numbered("conv", 1, 5), *_numbered("pool", 2, 4), "bn"),
 )
 _RESNET_V2 = Family(
     name="ResNetV2",
@@ -149,7 +163,7 @@ _RESNET_V2 = Family(
     folder=f"{_STORAGE}/resnet",
     mean=(127.5, 127.5, 127.5),
     std=(127.5, 127.5, 127.5),
-    blocks=r"conv\d+|post",
+    blocks=(*_numbered("conv", 1, 5), "post"),
 )
 _CONVNEXT = Family(
     name="ConvNeXt",
@@ -170,7 +184,7 @@ _CONVNEXT = Family(
     folder=f"{_STORAGE}/convnext",
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=r"stem|stage_\d+|downsampling_block_\d+",
+    blocks=("stem", *_numbered("stage_", 0, 3), *_numbered("downsampling_block_", 0, 2)),
     prefix=r"convnext_[a-z]+_",
     options=_NO_PREPROCESSING,
 )
@@ -189,13 +203,15 @@ _MOBILENET_V3 = Family(
     folder=f"{_STORAGE}/mobilenet_v3",
     mean=(127.5, 127.5, 127.5),
     std=(127.5, 127.5, 127.5),
-    blocks=r"expanded_conv(?:_\d+)?|conv(?:_\d+)?",
+    blocks=("conv", "expanded_conv", *_numbered("expanded_conv_", 1, 14), "conv_1"),
     options=_NO_PREPROCESSING,
 )
 FAMILIES = (
     _VGG, _EFFICIENTNET, _EFFICIENTNET_V2_B, _EFFICIENTNET_V2, _DENSENET, _RESNET_V2, _CONVNEXT, _MOBILENET_V3,
 )  # fmt: skip
 BACKBONES = tuple(name for family in FAMILIES for name in family.members)
+# Those that are one chain of layers, so that a frozen part ends in one tensor: their first layer, and their number.
+CHAINS = {"VGG16": ("block1_conv1", 18), "VGG19": ("block1_conv1", 21)}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ductal.errors import RecipeError
+from ductal.training.backbones import BACKBONES, CHAINS, family_of
 
 if TYPE_CHECKING:
     from ductal.training.recipe import Recipe, Stage
@@ -57,9 +58,16 @@ def _nothing_kept(backbone: str, weights: str, unfreeze: Any) -> str | None:
         return None
     if weights == "random":
         return 'a backbone with weights = "random" has no frozen layers'
-    if not backbone.startswith("VGG"):
-        return f"activations of frozen layers are kept for VGG16 and VGG19 only. Received: {backbone}"
-    return "the first stage trains all layers" if unfreeze == "all" else None
+    if backbone not in CHAINS:
+        return f"activations of frozen layers are kept for {' and '.join(CHAINS)} only. Received: {backbone}"
+    return "the first stage trains from the first layer on" if _trains_first_layer(backbone, unfreeze) else None
+
+
+def _trains_first_layer(backbone: str, unfreeze: Any) -> bool:
+    first, count = CHAINS[backbone]
+    if isinstance(unfreeze, list):
+        return any(family_of(backbone).layers_of(str(part), [first]) for part in unfreeze)
+    return unfreeze == "all" or (isinstance(unfreeze, int | float) and unfreeze >= count)
 
 
 def stage_mistakes(stage: Stage) -> list[str]:
@@ -77,9 +85,30 @@ def stage_mistakes(stage: Stage) -> list[str]:
     return mistakes
 
 
+def _unfreeze_mistakes(recipe: Recipe) -> list[str]:
+    """Layers that no stage can free; what only the layers themselves tell, `ductal.training.network` refuses."""
+    if recipe.backbone not in BACKBONES:  # an encoder, which is frozen as a whole
+        return []
+    family, mistakes = family_of(recipe.backbone), []
+    for number, stage in enumerate(recipe.stages):
+        if isinstance(stage.unfreeze, list):
+            mistakes += [
+                f'stages.{number}.unfreeze: {recipe.backbone} has no block "{part}"; blocks of {family.name}: '
+                + ", ".join(family.blocks)
+                for part in stage.unfreeze if not family.may_have(part)
+            ]  # fmt: skip
+        elif isinstance(stage.unfreeze, int) and recipe.backbone in CHAINS:
+            count = CHAINS[recipe.backbone][1]
+            if stage.unfreeze > count:
+                mistakes.append(
+                    f"stages.{number}.unfreeze = {stage.unfreeze}, but {recipe.backbone} has {count} layers"
+                )
+    return mistakes
+
+
 def recipe_mistakes(recipe: Recipe) -> list[str]:
     """Which settings of a recipe cannot be had together, or have no effect, a line each."""
-    mistakes = []
+    mistakes = _unfreeze_mistakes(recipe)
     if recipe.class_weights and recipe.sampling != "patches":
         mistakes.append(
             f'class_weights = true and sampling = "{recipe.sampling}" both even out the classes, which makes the '

@@ -199,6 +199,12 @@ def set_trainable(network: Network, stage: Stage, recipe: Recipe) -> list[str]:
     return trained
 
 
+def check_stages(network: Network, recipe: Recipe) -> None:
+    """Raises RecipeError where any stage names layers that the network does not have: before the first one trains."""
+    for stage in recipe.stages:
+        _chosen_names(network, stage, recipe)
+
+
 def _chosen_names(network: Network, stage: Stage, recipe: Recipe) -> set[str]:
     names = network.base_names
     if stage.unfreeze == "all":

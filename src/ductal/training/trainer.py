@@ -25,7 +25,7 @@ from ductal.training.deterministic import determinism, threads
 from ductal.training.devices import mirrored, scope_of
 from ductal.training.fast_layers import make_fast, make_plain
 from ductal.training.feature_store import StageFeatures
-from ductal.training.network import Normalisation, build_network, to_float32
+from ductal.training.network import Normalisation, build_network, check_stages, to_float32
 from ductal.training.precision import Choice, choose_precision
 from ductal.training.progress import TrainingProgress
 from ductal.training.recipe import Recipe
@@ -85,7 +85,8 @@ def train(
 
     Raises:
         LeakError: the split leaks. DataError: a part lacks a class. WeightsError: no ImageNet weights, no encoder.
-        RecipeError: `gpus` does not fit, or `deterministic`, and something in it cannot be so on this device.
+        RecipeError: `gpus` does not fit; a stage names layers that the backbone does not have; or `deterministic`,
+            and something in it cannot be so on this device.
         StorageError: the disk refused, or (`BusyError`) another process trains into `out`. A checkpoint that could
             not be written is a warning.
     """
@@ -177,6 +178,7 @@ def _begin(
     keras.utils.set_random_seed(seed)
     with scope_of(strategy):
         network = build_network(recipe, Normalisation.of(cohort.pixels, rows["train"]), weights_file)
+    check_stages(network, recipe)
     if strategy is None:
         make_fast(network.model)
     job = Job(
