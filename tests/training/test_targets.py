@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from small_training import small_recipe, stage, train_small
 
 from ductal.data.cohort import Cohort
 from ductal.data.splitting import make_split
+from ductal.errors import RecipeError
 from ductal.training.callbacks import count_metrics
 from ductal.training.targets import make_loss, on_nearest_class, training_labels
 
@@ -64,6 +66,27 @@ def test_metrics_count_a_smoothed_label_as_its_class() -> None:
         metric.update_state(y, p)
         found[metric.name] = float(keras.ops.convert_to_numpy(metric.result()))
     assert {name: found[name] for name in ("tp", "tn", "fp", "fn")} == {"tp": 1, "tn": 1, "fp": 1, "fn": 1}
+
+
+@pytest.mark.parametrize(
+    ("known", "changes", "said"),
+    [
+        ("nothing", {"sampling": "patients"}, 'has sampling = "patients", .* no patient ids'),
+        ("nothing", {"neighbour_smoothing": 0.3}, "has neighbour_smoothing = 0.3, and no training patch"),
+        ("patients", {"neighbour_smoothing": 0.3}, "has neighbour_smoothing = 0.3, and no training patch"),
+    ],
+)
+def test_what_has_no_effect_on_a_cohort_is_refused_before_training(
+    known: str, changes: dict[str, Any], said: str, tiny_cohort: Cohort, tmp_path: Path
+) -> None:
+    apart = tiny_cohort.table.assign(x=100 * tiny_cohort.table["x"], y=100 * tiny_cohort.table["y"])
+    table = apart.assign(patient="", x=-1, y=-1) if known == "nothing" else apart
+    info = tiny_cohort.info.model_copy(update={"has_patients": known == "patients"})
+    cohort = replace(tiny_cohort, table=table, info=info)
+    split = make_split(cohort, "random", seed=1)
+    with pytest.raises(RecipeError, match=said):
+        train_small(small_recipe(**changes), cohort, split, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("cached_views", [0, 1])

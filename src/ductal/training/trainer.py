@@ -15,7 +15,7 @@ import numpy as np
 from ductal.data.audit import AuditReport, audit_split, refuse_leaks
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
-from ductal.errors import DataError
+from ductal.errors import DataError, RecipeError
 from ductal.files import replace_folder, scratch_folder
 from ductal.tracking.options import Tracking
 from ductal.tracking.trackers import Trackers, open_trackers, params_of
@@ -32,6 +32,7 @@ from ductal.training.recipe import Recipe
 from ductal.training.resume import epochs_left
 from ductal.training.run_record import device_of, run_record, versions, write_run
 from ductal.training.stages import Job, find_features, train_stage
+from ductal.training.targets import training_labels
 from ductal.training.weights import encoder_origin
 
 
@@ -85,8 +86,8 @@ def train(
 
     Raises:
         LeakError: the split leaks. DataError: a part lacks a class. WeightsError: no ImageNet weights, no encoder.
-        RecipeError: `gpus` does not fit; a stage names layers that the backbone does not have; or `deterministic`,
-            and something in it cannot be so on this device.
+        RecipeError: `gpus` does not fit; a stage names layers that the backbone does not have; a setting has no
+            effect on these patches; or `deterministic`, and something in it cannot be so on this device.
         StorageError: the disk refused, or (`BusyError`) another process trains into `out`. A checkpoint that could
             not be written is a warning.
     """
@@ -95,6 +96,7 @@ def train(
     refuse_leaks(audit)
     rows = {part: split.rows(cohort, part) for part in ("train", "val")}
     _check_classes(cohort, rows)
+    _check_effects(recipe, cohort, rows["train"])
     strategy = mirrored(gpus, recipe)
     key = _key(recipe, cohort, split, seed, weights_file, strategy, deterministic)
     with (
@@ -231,3 +233,19 @@ def _check_classes(cohort: Cohort, rows: dict[str, np.ndarray]) -> None:
                 f"The {part} patients hold {len(chosen)} patches of classes {sorted(found)}; both classes are "
                 "needed. Use more patients, another seed or another split."
             )
+
+
+def _check_effects(recipe: Recipe, cohort: Cohort, rows: np.ndarray) -> None:
+    """Raises RecipeError for a setting that these training patches leave without effect."""
+    if recipe.sampling == "patients" and not cohort.info.has_patients:
+        raise RecipeError(
+            f'The recipe {recipe.name} has sampling = "patients", and the patches of the cohort {cohort.info.name!r} '
+            'have no patient ids. Use sampling = "classes", or prepare the patches again with a patients CSV.'
+        )
+    smoothing = recipe.neighbour_smoothing
+    if smoothing and (training_labels(cohort, rows, smoothing) == cohort.labels[rows]).all():
+        raise RecipeError(
+            f"The recipe {recipe.name} has neighbour_smoothing = {smoothing}, and no training patch of the cohort "
+            f"{cohort.info.name!r} has one of the other class beside it: patients or places are unknown, or the "
+            "patches are a thin sample of their slides. Leave neighbour_smoothing out, or prepare complete slides."
+        )
