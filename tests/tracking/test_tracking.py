@@ -25,7 +25,7 @@ from ductal.errors import TrackingError
 from ductal.evaluation.evaluate import evaluate
 from ductal.tracking import mlflow
 from ductal.tracking.options import Tracking
-from ductal.tracking.trackers import open_trackers, track_evaluation
+from ductal.tracking.trackers import open_trackers, params_of, track_evaluation
 
 
 @pytest.fixture
@@ -231,6 +231,16 @@ def test_options_that_cannot_be(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(TrackingError, match=message):
         Tracking.parse(names, tmp_path, uri)
+
+
+def test_an_encoder_is_told_by_its_digest_and_not_by_its_name() -> None:
+    encoder = {"file": "/home/ward-7/anna.onnx", "output": "tokens"}
+    record = {
+        "recipe": {"name": "mine", "encoder": encoder}, "weights": "ONNX file anna.onnx, SHA-256 abc def",
+        "cohort": {"name": "ward-7"}, "split": {"id": "x", "name": "own"},
+    }  # fmt: skip
+    told_of = {"name": "mine", "encoder.output": "tokens", "encoder.sha256": "abc def"}
+    assert params_of(record) == told_of | {"split.id": "x", "split.name": "own"}
 
 
 def test_the_environment_names_server_and_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

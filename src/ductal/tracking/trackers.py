@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -140,10 +140,14 @@ def track_evaluation(tracking: Tracking, run_folder: Path, warn: Callable[[str],
 
 
 def params_of(record: Mapping[str, Any]) -> dict[str, str]:
-    """The settings in a run's record, flat, as text; nothing that names a patient, a folder or a user."""
+    """The settings in a run's record, flat, as text; nothing that names a patient, a file or a user.
+
+    Text that the user wrote goes out as it is: names and title of recipe, stages and split, and an encoder's output.
+    """
     recipe = dict(record["recipe"])
     if recipe.get("encoder"):
-        recipe["encoder"] = recipe["encoder"] | {"file": PurePath(recipe["encoder"]["file"]).name}
+        called = {key: value for key, value in recipe["encoder"].items() if key != "file"}
+        recipe["encoder"] = called | {"sha256": record["weights"].rpartition("SHA-256 ")[2]}
     cohort = {name: record["cohort"].get(name) for name in _COHORT}
     others = {name: record.get(name) for name in ("seed", "profile", "precision", "device", "versions")}
     split = {"id": record["split"]["id"], "name": record["split"]["name"]}
