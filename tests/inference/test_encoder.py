@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,6 +114,51 @@ def test_no_runtime_says_what_to_install(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(onnx_runtimes.util, "find_spec", lambda _: None)
     with pytest.raises(RunError, match="neither OpenVINO nor ONNX Runtime is installed"):
         OnnxEncoder(save_encoder(tmp_path / "e.onnx"), SETTINGS, SIDE)
+
+
+class CudaSession:
+    """In place of ONNX Runtime's on an NVIDIA GPU: each feature is 7."""
+
+    asked: list[Any]
+
+    def __init__(self, path: str, options: Any, providers: list[Any]) -> None:  # noqa: ARG002
+        CudaSession.asked = providers
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="images", shape=["n", 3, SIDE, SIDE], type="tensor(float)")]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="vector")]
+
+    def run(self, outputs: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:  # noqa: ARG002
+        return [np.full((len(given["images"]), 6), 7, np.float32)]
+
+
+def test_on_an_nvidia_gpu_onnxruntime_is_preferred_and_computes_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    path = save_encoder(tmp_path / "e.onnx")
+    providers = CudaSession.get_providers
+    fake = SimpleNamespace(
+        SessionOptions=SimpleNamespace, InferenceSession=CudaSession, get_available_providers=lambda: providers(None)
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    monkeypatch.setattr(onnx_runtimes.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "to be put back")
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH")
+    found = {}
+    for tool in (None, "/usr/bin/nvidia-smi"):
+        monkeypatch.setattr(onnx_runtimes.shutil, "which", lambda _, tool=tool: tool)
+        found[tool] = OnnxEncoder(path, SETTINGS, SIDE)
+    assert [encoder.runtime for encoder in found.values()] == ["openvino", "onnxruntime-cuda"]
+    assert CudaSession.asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert len({encoder.digest for encoder in found.values()}) == 2  # stored features of one are not the other's
+    assert OnnxEncoder(path, SETTINGS, SIDE, "openvino").runtime == "openvino"
 
 
 def test_a_network_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from ductal.evaluation.evaluate import evaluate
 from ductal.experiment import is_trained
 from ductal.export.graph import load_run
 from ductal.inference.embeddings import embed_run
+from ductal.inference.encoder import open_encoder
 from ductal.inference.engines import open_engine
 from ductal.inference.explain_files import explain_source
 from ductal.inference.predictor import Predictor
@@ -107,6 +108,7 @@ def test_the_run_holds_encoder_and_head_and_learns(trained: Path, cohort: Cohort
     assert record["feature_cache"].startswith(f"2 views of {rows['train']} patches")
     assert record["feature_cache"].endswith(f"{2 * rows['train'] + rows['val']} computed")
     assert record["precision"] == "float32"
+    assert record["encoder_runtime"] == open_encoder(trained).runtime
     assert keras.saving.load_model(trained / "model.keras").input_shape == (None, 6)
     predictor = Predictor.from_run(trained)
     val = split.rows(cohort, "val")

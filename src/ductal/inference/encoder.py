@@ -1,6 +1,6 @@
 """Frozen encoders in ONNX: from uint8 patches to features, with the pixels that the encoder was trained on.
 
-OpenVINO runs them where it is installed, else ONNX Runtime, both in float32. A run that stands on one keeps it in its
+What runs them is chosen by `onnx_runtimes`; all compute in float32. A run that stands on one keeps it in its
 folder `encoder/`: `encoder.onnx`, files with its numbers, and `encoder.json` with how it is called and all SHA-256.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ductal.errors import RunError
-from ductal.inference.onnx_runtimes import open_session
+from ductal.inference.onnx_runtimes import Runtime, open_session
 from ductal.loading.onnx_file import onnx_files
 from ductal.loading.records import read_json
 
@@ -65,31 +65,34 @@ class OnnxEncoder:
         path: the ONNX file.
         settings: how it is called.
         input_px: side of the square it takes; patches are resized to it, bilinearly.
+        runtime: what shall run it; None chooses, see `ductal.inference.onnx_runtimes.open_session`.
 
     Attributes:
         width: features of a patch.
         files: SHA-256 (hex) of the ONNX file and of those with its numbers, by name.
-        runtime: "openvino" or "onnxruntime".
+        runtime: what runs it: "openvino", "onnxruntime" or "onnxruntime-cuda".
 
     Raises:
         RunError: a file that is not allowed (see `onnx_files`), no runtime installed, or a network that does not take
             such pixels or give features; the message is the reason alone.
     """
 
-    def __init__(self, path: Path, settings: EncoderInput, input_px: int) -> None:
+    def __init__(
+        self, path: Path, settings: EncoderInput, input_px: int, runtime: Runtime | None = None
+    ) -> None:
         self._paths = onnx_files(path)
         self.settings, self.input_px = settings, input_px
         self.files = {file.name: sha256_of(file) for file in self._paths}
         self._resize = resize_matrix(input_px)
-        self._session = open_session(path, input_px, settings.layout, settings.output)
+        self._session = open_session(path, input_px, settings.layout, settings.output, runtime)
         self.runtime = self._session.name
         probe = self._features(np.full((1, 50, 50, 3), 255, np.uint8))
         self.width = probe.shape[1]
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that features depend on, besides the patches."""
-        about = [self.settings.model_dump(mode="json"), self.input_px, sorted(self.files.values())]
+        """SHA-256 (hex) of everything that features depend on, besides the patches; also of what computes them."""
+        about = [self.settings.model_dump(mode="json"), self.input_px, sorted(self.files.values()), self.runtime]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     def features(self, patches: np.ndarray) -> np.ndarray:
@@ -151,8 +154,8 @@ def has_encoder(run_folder: Path) -> bool:
     return (run_folder / ENCODER_FOLDER).is_dir()
 
 
-def open_encoder(run_folder: Path) -> OnnxEncoder:
-    """The encoder that is kept in a run.
+def open_encoder(run_folder: Path, runtime: Runtime | None = None) -> OnnxEncoder:
+    """The encoder that is kept in a run; `runtime` as for `OnnxEncoder`.
 
     Raises:
         RunError: it is missing, damaged, not the one of the training, or refused.
@@ -162,7 +165,7 @@ def open_encoder(run_folder: Path) -> OnnxEncoder:
         about = _About.model_validate(read_json(folder / ABOUT))
         if any(path.is_symlink() for path in (folder, *folder.iterdir())):
             raise RunError("a link is in it")
-        encoder = OnnxEncoder(folder / MODEL, about.input, about.input_px)
+        encoder = OnnxEncoder(folder / MODEL, about.input, about.input_px, runtime)
         if encoder.files != about.files:
             raise RunError("its SHA-256 are not those that encoder.json names")
     except (RunError, OSError, ValueError, ValidationError) as error:

@@ -1,8 +1,10 @@
-"""What runs an ONNX encoder on this machine: OpenVINO where it is installed, else ONNX Runtime."""
+"""What runs an ONNX encoder on this machine: ONNX Runtime on an NVIDIA GPU, else OpenVINO, else ONNX Runtime."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from importlib import util
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,10 +16,17 @@ from ductal.machine import thread_limit
 
 MAX_VALUES = 2**28  # that an operation may compute for one patch; ViT-g/14 at 224 px has 1.6e6
 Layout = Literal["nchw", "nhwc"]
+Runtime = Literal["openvino", "onnxruntime"]
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class Session(Protocol):
-    """A loaded encoder. `batch` is the only number of patches it takes at once; None for any."""
+    """A loaded encoder.
+
+    Attributes:
+        name: what runs it: "openvino" and "onnxruntime" on the CPU, "onnxruntime-cuda" on an NVIDIA GPU.
+        batch: the only number of patches it takes at once; None for any.
+    """
 
     name: str
     batch: int | None
@@ -26,22 +35,41 @@ class Session(Protocol):
         """The chosen output for float32 pixels in the encoder's layout."""
 
 
-def open_session(path: Path, input_px: int, layout: Layout, output: str | None) -> Session:
+def open_session(
+    path: Path, input_px: int, layout: Layout, output: str | None, runtime: Runtime | None = None
+) -> Session:
     """Load an ONNX file that `onnx_files` has let through.
+
+    Args:
+        path: the file.
+        input_px, layout, output: see `ductal.inference.encoder.EncoderInput`.
+        runtime: what shall run it. None is ONNX Runtime where it can use an NVIDIA GPU, else OpenVINO where that is
+            installed, else ONNX Runtime.
 
     Raises:
         RunError: no runtime is installed, or a network that takes or gives something else; the reason alone.
     """
-    kinds: dict[str, type[_OpenVINO] | type[_OnnxRuntime]] = {"openvino": _OpenVINO, "onnxruntime": _OnnxRuntime}
-    kind = next((kinds[name] for name in kinds if util.find_spec(name) is not None), None)
+    kinds: dict[Runtime, type[_OpenVINO] | type[_OnnxRuntime]] = {"openvino": _OpenVINO, "onnxruntime": _OnnxRuntime}
+    wanted = runtime or ("onnxruntime" if _can_use_cuda() else None)
+    kind = next((kinds[name] for name in kinds if wanted in (name, None) and util.find_spec(name) is not None), None)
     if kind is None:
-        raise RunError("neither OpenVINO nor ONNX Runtime is installed (pip install openvino)")
+        missing = f"{runtime} is not" if runtime else "neither OpenVINO nor ONNX Runtime is"
+        raise RunError(f"{missing} installed (pip install {runtime or 'openvino'})")
     try:
         return kind(path, input_px, layout, output)
     except RunError:
         raise
     except Exception as error:  # both have kinds of their own, and plain RuntimeErrors
         raise RunError(f"{kind.name} cannot load it ({str(error).strip()[:300]})") from error
+
+
+def _can_use_cuda() -> bool:
+    """Whether ONNX Runtime is installed as it is for NVIDIA GPUs, and their driver's tool is there."""
+    if util.find_spec("onnxruntime") is None or shutil.which("nvidia-smi") is None:
+        return False
+    import onnxruntime
+
+    return _CUDA in onnxruntime.get_available_providers()
 
 
 class _OpenVINO:
@@ -81,9 +109,13 @@ class _OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_limit() or 0
         options.log_severity_level = 3
-        known = onnxruntime.get_available_providers()
-        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in known]
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # TF32, which is the default on newer GPUs, rounds to 10 bits.
+        cuda = [(_CUDA, {"use_tf32": "0"})] if _CUDA in onnxruntime.get_available_providers() else []
+        if cuda:  # else TensorFlow, which the head needs, takes all of the GPU's memory when it begins
+            os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=[*cuda, _CPU])
+        if _CUDA in self._session.get_providers():  # not where its libraries are missing
+            self.name = "onnxruntime-cuda"
         inputs = self._session.get_inputs()
         ends = [end.name for end in self._session.get_outputs()]
         self._output, self._input = ends[_chosen(ends, output)], inputs[0].name if inputs else ""

@@ -66,7 +66,7 @@ def _describe(job: Job) -> dict[str, Any]:
             "trainable_last_stage": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
         },
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    } | ({"encoder_runtime": encoder.runtime} if (encoder := job.network.encoder) else {})
 
 
 def versions() -> dict[str, str]:
