@@ -24,6 +24,7 @@ from ductal.evaluation.ensemble import combine
 from ductal.evaluation.evaluate import evaluate
 from ductal.experiment import is_trained
 from ductal.export.graph import load_run
+from ductal.inference import engines
 from ductal.inference.embeddings import embed_run
 from ductal.inference.encoder import open_encoder
 from ductal.inference.engines import open_engine
@@ -150,6 +151,15 @@ def test_what_looks_into_layers_is_refused_and_occlusion_is_not(run: Path, cohor
     assert table["largest_drop"].notna().all()
     with pytest.raises(RunError, match="which TensorFlow cannot run"):
         open_engine(run, "tensorflow")
+
+
+def test_openvino_is_openvino_or_an_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engines.is_installed():
+        assert open_engine(run, "openvino").name == "openvino"
+    find = engines.util.find_spec
+    monkeypatch.setattr(engines.util, "find_spec", lambda name: None if name == "openvino" else find(name))
+    with pytest.raises(RunError, match="The engine openvino is not installed"):
+        open_engine(run, "openvino")
 
 
 def test_a_head_needs_its_own_encoder(run: Path, tmp_path: Path, cohort: Cohort) -> None:

@@ -123,7 +123,8 @@ def openvino_tensor(batch: np.ndarray) -> Any:
 def open_engine(run_folder: Path, name: EngineName = "auto", *, exact: bool = False) -> Engine:
     """The engine for `run_folder/model.keras`.
 
-    A run on an ONNX encoder has an engine of its own, and TensorFlow cannot run it.
+    A run on an ONNX encoder has an engine of its own: "auto" is what `ductal.inference.onnx_runtimes` chooses,
+    "openvino" OpenVINO or an error, and TensorFlow cannot run it.
 
     Args:
         run_folder: a finished run.
@@ -189,7 +190,10 @@ def _open_on_encoder(run_folder: Path, name: EngineName) -> EncoderEngine:
             f"{run_folder} stands on an ONNX encoder, which TensorFlow cannot run. Use the engine auto: OpenVINO or "
             "ONNX Runtime."
         )
-    encoder, head = open_encoder(run_folder), load_model_file(run_folder / "model.keras")
+    if name == "openvino" and not is_installed():
+        raise RunError("The engine openvino is not installed. Install it: pip install openvino, or use auto.")
+    encoder = open_encoder(run_folder, "openvino" if name == "openvino" else None)
+    head = load_model_file(run_folder / "model.keras")
     if head.input_shape != (None, encoder.width):
         raise RunError(
             f"The network in {run_folder} takes {head.input_shape}, and its encoder gives {encoder.width} features a "
