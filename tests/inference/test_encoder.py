@@ -57,6 +57,12 @@ def test_tokens_maps_and_named_outputs(runtime: str, tmp_path: Path) -> None:  #
     for changes, wanted in (
         ({"output": "tokens"}, tokens[:, 0]),
         ({"output": "tokens", "tokens": "mean"}, tokens.mean(axis=1)),
+        ({"output": "tokens", "tokens": "mean", "prefix_tokens": 5}, tokens[:, 5:].mean(axis=1)),
+        ({"output": "tokens", "tokens": "first+mean"}, np.c_[tokens[:, 0], tokens[:, 1:].mean(axis=1)]),
+        (
+            {"output": "tokens", "tokens": "first+mean", "prefix_tokens": 5},
+            np.c_[tokens[:, 0], tokens[:, 5:].mean(axis=1)],
+        ),
         ({"output": "maps"}, tokens.mean(axis=1)),
     ):
         encoder = OnnxEncoder(path, SETTINGS.model_copy(update=changes), SIDE)
@@ -91,14 +97,28 @@ def test_resizing_is_tensorflows(side: int) -> None:
         ({}, 96, r"its input is \(n, 3, 64, 64\), and the recipe says nchw with input_px = 96"),
         ({"layout": "nhwc"}, SIDE, r"its input is \(n, 64, 64, 3\), and the recipe says nchw"),
         ({"kernel": KERNEL * 1e9}, SIDE, "features that are not finite, or beyond 60000"),
+        ({"tokens": "first+mean"}, SIDE, r"its output has the shape \(1, 6\), which are no tokens"),
+        ({"tokens": "mean", "prefix_tokens": 1}, SIDE, r"its output has the shape \(1, 6\)"),
+        (
+            {"output": "tokens", "tokens": "mean", "prefix_tokens": 16}, SIDE,
+            "it gives 16 tokens, and the mean is to leave out the first 16",
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_is_refused(
     runtime: str, settings: dict, side: int, message: str, tmp_path: Path  # noqa: ARG001
 ) -> None:
-    path = save_encoder(tmp_path / "e.onnx", **settings)
+    called = {key: settings[key] for key in ("tokens", "prefix_tokens") if key in settings}
+    path = save_encoder(tmp_path / "e.onnx", **{key: settings[key] for key in settings.keys() - called})
     with pytest.raises(RunError, match=message):
-        OnnxEncoder(path, SETTINGS, side)
+        OnnxEncoder(path, SETTINGS.model_copy(update=called), side)
+
+
+def test_a_prefix_without_a_mean_is_refused_and_settings_of_older_runs_are_read() -> None:
+    with pytest.raises(ValueError, match='prefix_tokens has no effect with tokens = "first"'):
+        EncoderInput(mean=MEAN, std=STD, prefix_tokens=1)
+    older = {"mean": MEAN, "std": STD, "layout": "nchw", "output": None, "tokens": "mean"}
+    assert EncoderInput.model_validate(older).prefix_tokens is None
 
 
 def test_features_that_overflow_for_some_patches_name_the_encoder(runtime: str, tmp_path: Path) -> None:  # noqa: ARG001

@@ -247,5 +247,5 @@ def test_a_recipe_that_cannot_train_is_refused(changes: dict, message: str, toml
 def test_an_unknown_key_of_the_encoder_names_those_there_are(toml: Path) -> None:
     settings = load_recipe(toml).model_dump(mode="json")
     settings["encoder"]["sdt"] = [1, 1, 1]
-    with pytest.raises(RecipeError, match="unknown key; allowed here: file, layout, mean, output, std, tokens"):
+    with pytest.raises(RecipeError, match="allowed here: file, layout, mean, output, prefix_tokens, std, tokens"):
         parse_recipe(settings, "The recipe")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ductal.errors import RunError
 from ductal.inference.onnx_runtimes import Runtime, open_session
@@ -35,8 +35,10 @@ class EncoderInput(BaseModel):
         mean, std: RGB; the encoder takes (pixels / 255 - mean) / std.
         layout: "nchw" as PyTorch's, or "nhwc" as Keras's.
         output: name of the output; None where there is only one.
-        tokens: of an output (n, tokens, d), the "first" (the class token) or the "mean" of all. An output (n, d) is
-            taken as it is, and one with maps is averaged over them.
+        tokens: of an output (n, tokens, d), the "first" (the class token), the "mean", or "first+mean", one after
+            the other, (n, 2 d). An output (n, d) is taken as it is, and one with maps is averaged over them.
+        prefix_tokens: how many tokens before those of the image (class token, registers) a mean leaves out; None is
+            1 of "first+mean" and 0 of "mean", which is then over all tokens.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +47,14 @@ class EncoderInput(BaseModel):
     std: tuple[Positive, Positive, Positive]
     layout: Literal["nchw", "nhwc"] = "nchw"
     output: str | None = Field(default=None, max_length=500)
-    tokens: Literal["first", "mean"] = "first"
+    tokens: Literal["first", "mean", "first+mean"] = "first"
+    prefix_tokens: int | None = Field(default=None, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _prefix_is_of_a_mean(self) -> EncoderInput:
+        if self.prefix_tokens is not None and self.tokens == "first":
+            raise ValueError('prefix_tokens has no effect with tokens = "first"; use "mean" or "first+mean"')
+        return self
 
 
 class _About(BaseModel):
@@ -141,12 +150,26 @@ class OnnxEncoder:
 
     def _pooled(self, given: np.ndarray) -> np.ndarray:
         if given.ndim == 3:
-            given = given[:, 0] if self.settings.tokens == "first" else given.mean(axis=1)
+            given = self._of_tokens(given)
+        elif self.settings.tokens == "first+mean" or self.settings.prefix_tokens is not None:
+            raise RunError(f"its output has the shape {given.shape}, which are no tokens (n, tokens, d)")
         if given.ndim == 4:
             given = given.mean(axis=(2, 3) if self.settings.layout == "nchw" else (1, 2))
         if given.ndim != 2:
             raise RunError(f"its output has the shape {given.shape}, which are no features of patches")
         return given.astype(np.float32)
+
+
+    def _of_tokens(self, given: np.ndarray) -> np.ndarray:
+        kind, before = self.settings.tokens, self.settings.prefix_tokens
+        if kind == "first":
+            return given[:, 0]
+        if before is None:
+            before = 1 if kind == "first+mean" else 0
+        if before >= given.shape[1]:
+            raise RunError(f"it gives {given.shape[1]} tokens, and the mean is to leave out the first {before}")
+        mean = given[:, before:].mean(axis=1)
+        return mean if kind == "mean" else np.concatenate([given[:, 0], mean], axis=1)
 
 
 def has_encoder(run_folder: Path) -> bool:
