@@ -2,7 +2,7 @@
 
 What changes while a stage trains is in the checkpoint: weights and their moving average, the optimizer with its step
 and rate, the state of Dropout's random generators, what EarlyStopping, ReduceLROnPlateau and the schedule remember,
-the history. The order of patches, their augmentation and mixing are keyed by (seed, epoch, patch) and need no state.
+the history. The order of patches, their augmentation and mixing follow from seed and epoch and need no state.
 """
 
 from __future__ import annotations
