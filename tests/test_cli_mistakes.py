@@ -62,6 +62,8 @@ def test_a_patch_that_is_no_image_is_left_out(tiny_zip: Path, tmp_path: Path) ->
     [
         ("prepare absent.zip", 3, "absent.zip does not exist"),
         ("prepare TINY --out FILE", 3, "is not a cohort"),
+        ("prepare TINY --out .", 3, "exists and is not a cohort"),
+        ("prepare TINY --out /", 8, "/ is the root of the disk"),
         ("prepare TINY --out FILE/a", 8, "a file is where a folder is needed"),
         ("synthesise FILE/a.zip --patients 3 --patches-per-patient 4", 8, "a file is where a folder is needed"),
         ("run TINY --out FILE --recipes vgg16-frozen", 8, "a file is where a folder is needed"),

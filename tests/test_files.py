@@ -13,6 +13,7 @@ import pytest
 from ductal import files
 from ductal.errors import DataError, StorageError
 from ductal.files import atomic_file, atomic_folder, replace_folder, scratch_folder, sweep, write_text
+from ductal.locks import locked
 
 
 def names(folder: Path) -> list[str]:
@@ -128,8 +129,8 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path, dead_process: int) 
     ]
     for path in kept:
         path.touch()
-    with atomic_folder(target):
-        pass
+    with atomic_file(target) as temporary:
+        temporary.touch()
     assert names(tmp_path) == sorted([*(path.name for path in kept), target.name])
 
 
@@ -146,6 +147,48 @@ def test_a_killed_process_really_leaves_something_to_sweep(tmp_path: Path) -> No
     assert names(tmp_path) == []
 
 
+def test_whoever_has_the_lock_knows_that_others_are_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "run"
+    for number in (os.getpid(), os.getppid()):  # in use again, as after the restart of a container
+        temporary_of(target, number).mkdir()
+    (temporary_of(target, os.getppid(), "old") / "whole").mkdir(parents=True)
+    with scratch_folder(target) as mine:
+        assert names(tmp_path) == sorted([".run.lock", mine.name, "run"])
+        assert names(target) == ["whole"]
+    monkeypatch.setattr("ductal.locks.fcntl", None)  # a system without locks, where nobody knows
+    other = temporary_of(target, os.getppid())
+    other.mkdir()
+    with scratch_folder(target):
+        pass
+    assert names(tmp_path) == [other.name, "run"]
+
+
+def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    (one / "1").mkdir(parents=True)
+    (other / "2").mkdir(parents=True)
+    if not files._exchange(one, other):
+        pytest.skip("this system or disk cannot exchange names")
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("for a moment there is nothing"))
+    replace_folder(one, other)
+    assert names(other) == ["2"]
+    assert names(tmp_path) == ["other"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_link_is_replaced_and_not_followed(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    (tmp_path / "real" / "mine").mkdir(parents=True)
+    (tmp_path / "run").symlink_to("real")
+    for number in "12":
+        with atomic_folder(tmp_path / "run") as temporary:
+            (temporary / number).touch()
+        assert names(tmp_path / "run") == [number]
+    assert names(tmp_path / "real") == ["mine"]
+    assert names(tmp_path) == ["real", "run"]
+
+
 def test_killed_between_the_two_renames(tmp_path: Path, dead_process: int) -> None:
     target = tmp_path / "run"
     retired = temporary_of(target, dead_process, "old")
@@ -156,6 +199,34 @@ def test_killed_between_the_two_renames(tmp_path: Path, dead_process: int) -> No
     retired.mkdir()  # now the replacement is in place, and the retired folder is waste
     sweep(target)
     assert names(tmp_path) == ["run"]
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("precious")
+    with pytest.raises(StorageError, match="a file is where a folder is needed"), atomic_folder(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run").read_text() == "precious"
+    assert names(tmp_path) == ["run"]
+
+
+def test_the_current_folder_has_a_name_and_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "in")
+    for path in (Path(), Path("..")):
+        sweep(path)
+        with pytest.raises(StorageError, match="this command runs in it"), atomic_folder(path):
+            pass
+        with pytest.raises(StorageError, match="Is a directory"), atomic_file(path) as temporary:
+            temporary.touch()
+        with locked(path):
+            pass
+    assert names(tmp_path) == ["here"]
+    assert names(tmp_path / "here") == ["in"]
+    assert names(Path()) == []
+    Path.cwd().rmdir()
+    with atomic_folder(tmp_path / "there"):
+        pass
+    assert names(tmp_path) == ["here", "there"]
 
 
 def test_replacing_fails(tmp_path: Path) -> None:

@@ -109,6 +109,18 @@ def test_a_folder_in_the_making_has_one_writer(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to(path.with_name("mine")), os.mkfifo])
+def test_a_link_or_pipe_is_no_lock(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    make(tmp_path / ".run.lock")
+    with pytest.raises(StorageError, match=r"\.run\.lock is a symbolic link"), locked(tmp_path / "run"):
+        pass
+    with pytest.raises(StorageError, match="is a symbolic link"), atomic_folder(tmp_path / "run"):
+        pass
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "mine"]
+
+
 def test_where_the_disk_has_no_locks_nothing_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "no locks here")

@@ -35,7 +35,7 @@ def train(
         recipe: name of a shipped recipe, path of a TOML file, or settings.
         cohort: the patches.
         split: which patients train and validate.
-        out: the run folder, replaced when it exists.
+        out: the run folder; an earlier run there is replaced.
         profile: "quick" shortens stages and may use a smaller input.
         seed: of weights, order and augmentation.
         weights_file: ImageNet weights to use instead of those the resolver finds.
@@ -47,7 +47,7 @@ def train(
         console: where progress is shown; a default console when None.
 
     Raises:
-        RecipeError, LeakError, DataError, WeightsError, StorageError: see `ductal.training.trainer.train`.
+        RecipeError, LeakError, DataError, WeightsError, StorageError, RunError: see `ductal.training.trainer.train`.
     """
     from ductal.training.progress import TrainingProgress
     from ductal.training.trainer import train as train_recipe

@@ -15,11 +15,11 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ductal.errors import DuctalError, StorageError
-from ductal.locks import locked, remove_stale_claim
+from ductal.locks import locked, named, remove_stale_claim
 
 _DISK_ERRORS = {
     errno.ENOSPC,
@@ -69,7 +69,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _sync(temporary)
-            temporary.replace(path)
+            temporary.replace(named(path))
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -98,12 +98,14 @@ def scratch_folder(path: Path, *, alone: bool = True) -> Iterator[Path]:
         alone: whether no other process may have one for this path.
 
     Raises:
-        StorageError: the disk is full, read-only or refused the write.
+        StorageError: the disk is full, read-only or refused the write, or `path` holds the current folder.
         BusyError: another process writes `path`, and must not.
     """
     path = Path(path)
+    if alone and _is_current(path):  # the shell would be in a folder that is no more
+        raise StorageError(f"{path} cannot be replaced: this command runs in it. Choose another folder.")
     with refusals_of(path), locked(path) if alone else nullcontext():
-        sweep(path)
+        sweep(path, alone=alone)
         temporary = _temporary(path, "part")
         try:
             temporary.mkdir(parents=True)
@@ -112,8 +114,21 @@ def scratch_folder(path: Path, *, alone: bool = True) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _is_current(path: Path) -> bool:
+    """Whether this process runs in `path` or below."""
+    with suppress(FileNotFoundError):  # where it runs is no more
+        return Path.cwd().is_relative_to(path.resolve())
+    return False
+
+
 def replace_folder(new: Path, path: Path) -> None:
-    """Rename the folder `new` to `path`; what is at `path` is kept until then, and removed after."""
+    """Rename the folder `new` to `path`; a folder at `path` is kept until then, and removed after.
+
+    Raises:
+        NotADirectoryError: a file is at `path`, and stays there.
+    """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     for folder, _, names in os.walk(new):
         for name in names:
             _sync(Path(folder, name))
@@ -122,15 +137,36 @@ def replace_folder(new: Path, path: Path) -> None:
         new.rename(path)
         _sync(path.parent)
         return
-    retired = _temporary(path, "old")
-    path.rename(retired)
-    try:
-        new.rename(path)
-    except BaseException:
-        retired.rename(path)
-        raise
+    retired = new
+    if not _exchange(new, path):
+        retired = _temporary(path, "old")
+        path.rename(retired)
+        try:
+            new.rename(path)
+        except BaseException:
+            retired.rename(path)
+            raise
     _sync(path.parent)
-    shutil.rmtree(retired, ignore_errors=True)
+    _remove(retired)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Give each the name of the other in one step; False where the system or the disk cannot."""
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -147,13 +183,18 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def sweep(path: Path) -> None:
+def sweep(path: Path, *, alone: bool = False) -> None:
     """Remove the temporary files and folders of `path`, and the claim on it, whose process is no more.
 
     A folder that was set aside to be replaced, and whose replacement never came, is put back.
+
+    Args:
+        path: what they are named after.
+        alone: whether the caller has the lock on `path`. Then, where the system keeps locks, nobody of this machine
+            is at work there, even if the number of a killed process is in use again.
     """
-    path = Path(path)
-    remove_stale_claim(path)
+    path = named(path)
+    alone = remove_stale_claim(path) and alone
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\w+)-(\d+)-\w+\.(part|old)")
     # Not a glob: a folder that cannot be listed has nothing to sweep, and names may hold glob characters.
     try:
@@ -163,14 +204,12 @@ def sweep(path: Path) -> None:
     for match in filter(None, map(pattern.fullmatch, names)):
         host, process, kind = match.groups()
         left = path.with_name(match.string)
-        if host != _host() or is_alive(int(process)):
+        if host != _host() or (is_alive(int(process)) and not alone):
             continue
         if kind == "old" and not path.exists():
             left.rename(path)
-        elif left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            _remove(left)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -204,6 +243,7 @@ def refusals_of(path: Path) -> Iterator[None]:
 
 
 def _temporary(path: Path, kind: str) -> Path:
+    path = named(path)
     return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}")
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ductal.errors import BusyError
+from ductal.errors import BusyError, StorageError
 
 try:
     import fcntl
@@ -38,9 +39,10 @@ def locked(path: Path, patience: float | None = None) -> Iterator[None]:
 
     Raises:
         BusyError: another process, or another thread of this one, still writes there.
+        StorageError: a link, pipe or device is where the lock's file should be, or `path` is the root.
         OSError: the lock's file cannot be made.
     """
-    claim = path.with_name(f".{path.name}.lock")
+    claim = _claim(path)
     claim.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience)
     while (handle := _take(claim)) is None:
@@ -56,12 +58,28 @@ def locked(path: Path, patience: float | None = None) -> Iterator[None]:
         _give_back(claim, handle)
 
 
-def remove_stale_claim(path: Path) -> None:
-    """Remove the claim on `path` that a killed process left, if there is one."""
-    claim = path.with_name(f".{path.name}.lock")
+def named(path: Path) -> Path:
+    """`path` from the root on, with a name, which "." has not; a link stays one. Raises StorageError for the root."""
+    place = path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+    if not place.name:
+        raise StorageError(f"{place} is the root of the disk, and nothing can be beside it. Choose a folder in it.")
+    return place
+
+
+def _claim(path: Path) -> Path:
+    place = named(path)
+    return place.with_name(f".{place.name}.lock")
+
+
+def remove_stale_claim(path: Path) -> bool:
+    """Remove the claim on `path` that a killed process left, if there is one; returns whether a living one has it."""
+    claim = _claim(path)
     with suppress(OSError):
-        if claim.exists() and (handle := _take(claim)) is not None:
+        if claim.exists():
+            if (handle := _take(claim)) is None:
+                return True
             _give_back(claim, handle)
+    return False
 
 
 def _give_back(claim: Path, handle: int) -> None:
@@ -72,7 +90,7 @@ def _give_back(claim: Path, handle: int) -> None:
 
 def _take(claim: Path) -> int | None:
     """The open file that holds the lock; None while somebody else has it."""
-    handle = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = _open(claim)
     try:
         if _flock(handle) and _is_at(handle, claim):
             os.ftruncate(handle, 0)
@@ -85,10 +103,32 @@ def _take(claim: Path) -> int | None:
     return None
 
 
+def _open(claim: Path) -> int:
+    """The claim's file, made where it is missing; never what a link there leads to, since it is written."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    try:
+        handle = os.open(claim, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _odd(claim) from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _odd(claim)
+    return handle
+
+
+def _odd(claim: Path) -> StorageError:
+    return StorageError(
+        f"{claim} is a symbolic link, pipe or device, and not the lock of a ductal command. "
+        "Look where it leads, delete it, then run it again."
+    )
+
+
 def _is_at(handle: int, claim: Path) -> bool:
     """Whether the open file is still the one of that name: the writer before may have removed it meanwhile."""
     with suppress(FileNotFoundError):
-        return os.fstat(handle).st_ino == claim.stat().st_ino
+        return os.path.samestat(os.fstat(handle), claim.lstat())
     return False
 
 

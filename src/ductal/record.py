@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,26 @@ import pandas as pd
 from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
+from ductal.errors import RunError
 from ductal.inference.encoder import ABOUT, ENCODER_FOLDER
+
+
+def check_run_target(out: Path, sources: Sequence[Path]) -> None:
+    """Before the work of making the run folder `out`, which replaces what is there.
+
+    Args:
+        out: what will be written; absent, empty, or an earlier run.
+        sources: what it is made from, and must not be in it.
+
+    Raises:
+        RunError: `out` is something else, or holds one of `sources`.
+    """
+    blocked = any(out.iterdir()) and not (out / "run.json").is_file() if out.is_dir() else os.path.lexists(out)
+    if blocked:
+        raise RunError(f"{out} exists and is not a run, so it is not replaced by one. Name a new folder under runs/.")
+    for source in sources:
+        if source.resolve().is_relative_to(out.resolve()):
+            raise RunError(f"{out} holds {source}, which is needed, and would be replaced. Name another folder.")
 
 
 def describe_data(cohort: Cohort, split: Split, audit: AuditReport) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ductal.data.cohort import Cohort, CohortInfo, fingerprint_of
+from ductal.data.cohort import COLUMNS, Cohort, CohortInfo, fingerprint_of
 from ductal.errors import DataError
+from ductal.loading import records
+from ductal.loading.records import MAX_JSON_BYTES, read_table
 
 
 def write_cohort(folder: Path, n: int = 4) -> Path:
@@ -79,6 +81,27 @@ def drop_column(folder: Path) -> None:
     pd.read_parquet(folder / "patches.parquet").drop(columns="sha1").to_parquet(folder / "patches.parquet")
 
 
+def without_a_value(folder: Path) -> None:
+    table = pd.read_parquet(folder / "patches.parquet").astype({"selected": "boolean"})
+    table.loc[1, "selected"] = pd.NA
+    table.to_parquet(folder / "patches.parquet")
+
+
+def without_places(folder: Path) -> None:
+    table = pd.read_parquet(folder / "patches.parquet").astype({"x": float})
+    table.loc[1, "x"] = np.nan
+    table.to_parquet(folder / "patches.parquet")
+
+
+def without_type(folder: Path) -> None:
+    pd.read_parquet(folder / "patches.parquet").assign(sha1=None).to_parquet(folder / "patches.parquet")
+
+
+def lengthen_info(folder: Path) -> None:
+    with (folder / "cohort.json").open("ab") as handle:
+        handle.write(b" " * MAX_JSON_BYTES)  # JSON all the same
+
+
 def repeat_id(folder: Path) -> None:
     pd.read_parquet(folder / "patches.parquet").assign(patch_id="p").to_parquet(folder / "patches.parquet")
 
@@ -101,6 +124,10 @@ def lose_quarantine(folder: Path) -> None:
         cut_table,
         spoil_labels,
         drop_column,
+        without_a_value,
+        without_places,
+        without_type,
+        lengthen_info,
         repeat_id,
         spoil_info,
         lose_quarantine,
@@ -111,6 +138,20 @@ def test_files_that_disagree_are_refused(tmp_path: Path, spoil) -> None:
     spoil(folder)
     with pytest.raises(DataError, match=r"prepare` again"):
         Cohort.open(folder)
+
+
+def test_columns_of_others_are_not_read_and_memory_is_that_of_pandas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_cohort(tmp_path / "c")
+    table = pd.read_parquet(folder / "patches.parquet")
+    table.assign(nothing=None, more=[[1]] * 4).to_parquet(folder / "patches.parquet")
+    assert list(Cohort.open(folder).table) == list(COLUMNS)
+    pd.DataFrame({"yes": np.ones(10**6, bool)}).to_parquet(tmp_path / "long.parquet")  # 125 kB for Arrow
+    assert read_table(tmp_path / "long.parquet", ["yes"])["yes"].all()
+    monkeypatch.setattr(records, "MAX_TABLE_MEMORY", 4 * 10**6)
+    with pytest.raises(ValueError, match="once unpacked"):
+        read_table(tmp_path / "long.parquet", ["yes"])
 
 
 def test_another_folder_is_no_cohort(tmp_path: Path) -> None:

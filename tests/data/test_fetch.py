@@ -180,7 +180,7 @@ def test_a_restart_frees_the_old_bytes_before_it_asks_for_room(
     usage, left = shutil.disk_usage(tmp_path), []
 
     def look(_: Path) -> object:
-        left.append(names(tmp_path))
+        left.append([name for name in names(tmp_path) if name != ".idc.zip.lock"])
         return usage
 
     monkeypatch.setattr(shutil, "disk_usage", look)

@@ -13,7 +13,7 @@ import pytest
 from download_server import CONTENT, PART, Server, cut, get, names, partial, silent, status
 
 from ductal.data.fetch import OFFICIAL_URL, fetch
-from ductal.errors import FetchError, StorageError
+from ductal.errors import BusyError, FetchError, StorageError
 
 
 def test_wrong_content_range_is_refused_and_the_part_untouched(server: Server, tmp_path: Path) -> None:
@@ -92,6 +92,28 @@ def test_backoff_doubles(server: Server, tmp_path: Path, monkeypatch: pytest.Mon
     server.script = [status(500)] * 3 + [cut(1000), status(500)]
     get(server, tmp_path, backoff=2.0)
     assert pauses == [2.0, 4.0, 8.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("modified", ["Mo, 3. M\xe4r 2025", "Mon,\x013 Mar 2025"])
+def test_a_date_that_no_header_may_hold_is_not_sent_back(server: Server, tmp_path: Path, modified: str) -> None:
+    server.etag, server.modified = None, modified
+    server.script = [cut(10_000)]
+    assert get(server, tmp_path).path.read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=10000-"]
+    assert "If-Range" not in server.requests[1]
+
+
+def test_two_at_once_do_not_write_into_each_other(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ductal.locks.PATIENCE_SECONDS", 0.0)
+
+    def while_it_comes(done: int, total: int | None) -> None:  # noqa: ARG001
+        with pytest.raises(BusyError, match=r"idc\.zip is being written"):
+            get(server, tmp_path)
+
+    assert get(server, tmp_path, progress=while_it_comes).path.read_bytes() == CONTENT
+    assert len(server.requests) == 1
 
 
 def test_no_answer_times_out_and_is_retried(server: Server, tmp_path: Path) -> None:

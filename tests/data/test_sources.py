@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_the_official_layout_at_any_depth(tmp_path: Path, form: str, strip: bool
     assert source.has_patients
     assert not source.synthetic
     assert source.notes == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_pipe_among_the_patches_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    root = build(tmp_path, OFFICIAL, "folder")
+    os.mkfifo(root / "IDC_regular_ps50_idx5" / "8863" / "1" / C.replace("y1_", "y51_"))
+    source = open_source(root)
+    found = list(source.chunk_reader()(source.chunk(0, len(source.entries))))
+    assert found == [(b"b", ""), (b"a", ""), (b"c", ""), (None, "file: a pipe or device")]
 
 
 def test_kaggles_nested_copy_counts_once(tmp_path: Path, form: str) -> None:

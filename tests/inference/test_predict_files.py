@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,10 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ductal.data.archive import MAX_ENTRY_BYTES
 from ductal.data.cohort import Cohort
+from ductal.data.quality import inspect
 from ductal.errors import DataError, RunError
 from ductal.inference import predict_files
-from ductal.inference.predict_files import predict_source
+from ductal.inference.predict_files import Contents, predict_source
 from ductal.inference.predictor import Predictor
 
 RNG = np.random.default_rng(6)
@@ -108,6 +111,31 @@ def test_one_image(run: Path, folder: Path, tmp_path: Path) -> None:
     table = predict_source(run, folder / IMAGES[0], tmp_path / "out.csv")
     assert table["file"].tolist() == [GENUINE]
     assert table["probability"][0] == pytest.approx(expected(run, IMAGES[0]), abs=1e-5)
+
+
+def test_files_are_read_one_at_a_time_and_within_bounds(
+    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (folder / "a.png").open("r+b") as handle:
+        handle.truncate(MAX_ENTRY_BYTES + 1)  # more zeros than any patch has
+    table = predict_source(run, folder, tmp_path / "out.csv").set_index("file")
+    assert table.loc["a.png", "problem"] == "undecodable: file: over 16 MiB"
+    assert table.loc[IMAGES[0], "problem"] == ""
+    done: list[str] = []
+
+    def contents() -> Contents:
+        for name in IMAGES:
+            done.append("read")
+            yield FILES[name], ""
+
+    def told(content: bytes) -> Any:
+        done.append("decoded")
+        return inspect(content)
+
+    monkeypatch.setattr(predict_files, "inspect", told)
+    patches, problems = predict_files._decode(contents(), len(IMAGES))
+    assert len(patches) == len(problems) == len(IMAGES)
+    assert done == ["read", "decoded"] * len(IMAGES)
 
 
 def test_cohort(run: Path, tiny_cohort: Cohort, tmp_path: Path) -> None:

@@ -237,6 +237,48 @@ def test_a_description_that_would_fill_the_memory_is_refused(
     refused(run, canary)
 
 
+def _large_inside(config: Json) -> None:
+    inside = [
+        {"module": "keras.layers", "class_name": kind, "config": settings, "registered_name": None}
+        for kind, settings in (
+            ("ZeroPadding2D", {"name": "large", "padding": 10**4}),
+            ("GlobalAveragePooling2D", {"name": "small"}),
+        )
+    ]
+    layer(config, "pool").update(module="keras", class_name="Sequential", config={"name": "pool", "layers": inside})
+
+
+def _large_depthwise(config: Json) -> None:
+    settings = {"name": "convolution", "filters": 1, "kernel_size": 1, "depth_multiplier": 40}
+    layer(config, "convolution").update(class_name="SeparableConv2D", config=settings)
+    resized = {"name": "to_float", "height": 1024, "width": 1024, "dtype": "float32"}
+    layer(config, "to_float").update(class_name="Resizing", config=resized)
+
+
+def _padded_and_resized(config: Json) -> None:
+    settings = {"name": "to_float", "height": 1024, "width": 1, "pad_to_aspect_ratio": True}
+    layer(config, "to_float").update(class_name="Resizing", config=settings)
+
+
+def _dilated(config: Json) -> None:
+    settings = {"name": "convolution", "kernel_size": 3, "dilation_rate": [10**5, 1], "padding": "same"}
+    layer(config, "convolution").update(class_name="DepthwiseConv2D", config=settings)
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (_large_inside, "'pool' computes"), (_large_depthwise, "'convolution' computes"),
+        (_padded_and_resized, "pads what it resizes"), (_dilated, "dilated by more"),
+    ],
+)  # fmt: skip
+def test_what_a_layer_computes_on_its_way_is_bounded_too(
+    attack: Callable[[Json], None], said: str, run: Path, canary: Path
+) -> None:
+    change_config(run / "model.keras", attack)
+    refused(run, canary, said)
+
+
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b'"text"', b"{", b"\xff\xfe", b"{}", b'{"config": 3}'])
 def test_a_description_that_is_none_is_refused(content: bytes, run: Path, canary: Path) -> None:
     write(run / "model.keras", members(run / "model.keras") | {CONFIG: content})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ductal.evaluation.ensemble import combine
 from ductal.evaluation.evaluate import evaluate
 from ductal.evaluation.runs import load_run
 from ductal.inference.predictor import Predictor
+from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json
 
 LINKS = [  # in the run, and what it stands for
@@ -74,6 +77,37 @@ def test_a_pipe_or_device_does_not_hold_the_reader(run: Path) -> None:
         load_run(run)
     with pytest.raises(ValueError, match=r"run\.json is no file"):
         read_json(run / "run.json")
+
+
+@pytest.mark.parametrize("depth", [1500, 3000])  # more than Python calls itself; more than a path can name
+def test_a_link_is_not_hidden_by_depth(
+    depth: int, run: Path, outside: Path, request: pytest.FixtureRequest
+) -> None:
+    place = os.open(run, os.O_RDONLY)
+    request.addfinalizer(lambda: subprocess.run(["rm", "-rf", run / "a"], check=True))  # pytest could not
+    for _ in range(depth):  # by handles, as no path is that long
+        os.mkdir("a", dir_fd=place)
+        place, above = os.open("a", os.O_RDONLY, dir_fd=place), place
+        os.close(above)
+    os.symlink(outside / "precious", "link", dir_fd=place)
+    os.close(place)
+    with pytest.raises(RunError, match="is a symbolic link" if depth < 2000 else "cannot be looked into"):
+        refuse_links(run)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def guarded(folder: Path) -> object:
+        if folder.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    (run / "closed").mkdir()
+    monkeypatch.setattr("ductal.loading.links.os.scandir", guarded)  # root may list all
+    with pytest.raises(RunError, match=r"closed cannot be looked into \(Permission denied\)"):
+        refuse_links(run)
+    refuse_links(run / "absent")
 
 
 def test_a_run_folder_may_be_a_link_itself(run: Path, tmp_path: Path) -> None:

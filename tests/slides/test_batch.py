@@ -15,6 +15,7 @@ from ductal.cli import app
 from ductal.errors import DataError, StorageError
 from ductal.slides.analyse import SlideAnalyser
 from ductal.slides.batch import Outcome, analyse_slides, find_slides
+from ductal.slides.identity import slide_fingerprint
 
 
 @pytest.fixture
@@ -60,6 +61,23 @@ def test_a_bad_slide_does_not_stop_the_rest(run: Path, slides: Path, tmp_path: P
     shutil.rmtree(out / "more")  # as if it had been interrupted before
     again = analyse_slides(SlideAnalyser(run), slides, out)
     assert [outcome.result.reused for outcome in again if outcome.result] == [True, False]
+
+
+def test_an_unreadable_slide_stops_no_batch_and_names_nobody(run: Path, square: Path, tmp_path: Path) -> None:
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    (slides / "Doe" / "not a file").mkdir(parents=True)
+    (slides / "Doe.mrxs").write_text("its pixels are in the folder of this name")
+    shutil.copy(square, slides / "Roe.tif")
+    with pytest.raises(DataError, match=r"Doe\.mrxs cannot be read \(Is a directory\)"):
+        slide_fingerprint(slides / "Doe.mrxs")
+    command = ["slide", str(run), str(slides), "--out", str(out), "--pseudonyms"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 3, result.output
+    assert "unreadable-1: failed." in result.output
+    table = (out / "slides.csv").read_text()
+    assert [row.split(",")[1] for row in table.splitlines()] == ["done", "False", "True"]
+    assert "Doe" not in table
+    assert "Roe" not in table
 
 
 def test_what_a_killed_call_left_does_not_count(run: Path, slides: Path, tmp_path: Path) -> None:

@@ -199,6 +199,37 @@ def test_a_disk_that_refuses_costs_one_checkpoint(
     assert [path for path in tmp_path.iterdir() if path.suffix not in (".json", ".bin")] == []
 
 
+def test_a_disk_that_does_not_delete_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: Any) -> None:
+        if path.suffix == ".bin":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        warnings = saved(tmp_path, *map(checkpoint, (1, 2, 3)))
+    assert len(warnings) == 1
+    assert "could not be deleted (Input/output error)" in warnings[0]
+    assert same(newest(tmp_path)[0], checkpoint(3))
+    assert saved(tmp_path, checkpoint(4)) == []
+    assert len(list(tmp_path.glob("*.bin"))) == 6  # weights and optimizer of 3 and 4, the best, the empty group
+
+
+def test_arrays_stay_while_a_manifest_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, checkpoint(1), checkpoint(2))
+    read = Path.read_text
+
+    def refuse(path: Path, **more: Any) -> str:
+        if "-000002-" in path.name:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        saved(tmp_path, checkpoint(3))
+    (tmp_path / f"{KEY[:16]}-000003-00000000.json").unlink()
+    assert same(newest(tmp_path)[0], checkpoint(2))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 KiB: a tmpfs, where one may be mounted."""

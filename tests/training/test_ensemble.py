@@ -112,6 +112,24 @@ def test_what_cannot_be_combined(runs: list[Path], cohort: Cohort, tmp_path: Pat
     assert not out.exists()
 
 
+def test_only_a_run_that_is_not_needed_is_replaced(
+    runs: list[Path], cohort: Cohort, split: Split, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    kept = Path(shutil.copytree(runs[0], tmp_path / "out" / "runs" / "a"))
+    for out in (tmp_path / "file", tmp_path / "out", tmp_path / "out" / "runs"):
+        with pytest.raises(RunError, match="exists and is not a run"):
+            combine([kept, runs[1]], cohort, out)
+        with pytest.raises(RunError, match="exists and is not a run"):
+            train_small(small_recipe(), cohort, split, out)
+    both = combine(runs, cohort, tmp_path / "both")
+    for sources, out in (([kept, runs[1]], kept), (sorted((both / "members").iterdir()), both)):
+        with pytest.raises(RunError, match="which is needed, and would be replaced"):
+            combine(sources, cohort, out)
+    assert (tmp_path / "file").read_text() == "precious"
+    assert all((folder / "model.keras").is_file() for folder in (kept, both / "members" / f"0-{runs[0].name}"))
+
+
 def test_the_command(runs: list[Path], cohort: Cohort, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "both"
     arguments = ["ensemble", *map(str, runs), "--out", str(out), "--d4", "--threshold", "sensitivity:0.9"]

@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
+from taken_over import taken_over
 from test_slides_api import region, slow
 from web_server import png
 
-from ductal.web.job_child import UPLOAD, Task
+from ductal.web.job_child import UPLOAD, Task, told
 from ductal.web.jobs import RESULTS, Job, Jobs
 from ductal.web.problems import ApiError
 from ductal.web.settings import Limits
@@ -31,6 +33,30 @@ async def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
+
+
+def test_a_child_that_was_taken_over_has_no_say(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ductal.web.jobs.analyse_in_child", taken_over)
+
+    async def check() -> None:
+        jobs = Jobs(tmp_path, Limits())
+        for said, code in ((b"", "internal"), (b'["done", 5]', "internal"), (b'["refused", "?", "x"]', "not_usable")):
+            job = submit(jobs, run, said)
+            await until(lambda job=job: job.status == "failed")  # and the next one still has its turn
+            assert job.problem is not None
+            assert job.problem.code == code
+        await jobs.close()
+        assert list(tmp_path.iterdir()) == []
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("said", [b"{}", b"[]", b'[["done"], {}, []]', b'["progress", 1, "2"]', b"\xff", b"[" * 9999])
+def test_what_a_child_says_is_of_a_known_form_or_an_error(said: bytes) -> None:
+    receiver, sender = Pipe(duplex=False)
+    sender.send_bytes(said)
+    with receiver, sender, pytest.raises(ValueError, match=r"child|utf"):
+        told(receiver)
 
 
 def test_a_job_that_takes_too_long_is_stopped(run: Path, tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def analyse_slides_on(
         DataError, RunError, StorageError: see `analyse_slides`.
     """
     source, out = Path(source), Path(out)
-    slides = [(path, name_of(analyser, path, name)) for path, name in find_slides(source, out)]
+    found = enumerate(find_slides(source, out), start=1)
+    slides = [(path, name_of(analyser, path, name, number)) for number, (path, name) in found]
     say = note or (lambda _: None)
     with connected(address) as ray:
         for text in check_nodes(ray, out.absolute(), [slides[0][0].absolute(), *_files_of(analyser)], cpus):

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from ductal.data.naming import is_plain
 from ductal.errors import DataError
 from ductal.loading.links import is_plain_file, link_text
-from ductal.loading.records import read_table
+from ductal.loading.records import read_json, read_table
 
 PIXELS = "patches.npy"
 TABLE = "patches.parquet"
@@ -23,7 +23,9 @@ INFO = "cohort.json"
 FILES = (PIXELS, TABLE, QUARANTINE, INFO)
 
 PATCH_SHAPE = (50, 50, 3)
-COLUMNS = ("patch_id", "patient", "x", "y", "label", "sha1", "selected")
+# Which kinds of NumPy's types a column may have.
+_KINDS = {"patch_id": "OU", "patient": "OU", "x": "iu", "y": "iu", "label": "iu", "sha1": "OU", "selected": "b"}
+COLUMNS = tuple(_KINDS)
 QUARANTINE_COLUMNS = ("name", "patient", "label", "reason", "detail")
 
 
@@ -103,9 +105,9 @@ class Cohort:
         if odd := next((folder / name for name in FILES if not is_plain_file(folder / name)), None):
             raise DataError(link_text(odd))
         try:
-            info = CohortInfo.model_validate_json((folder / INFO).read_bytes())
-            table = read_table(folder / TABLE)
-            quarantine = read_table(folder / QUARANTINE)
+            info = CohortInfo.model_validate(read_json(folder / INFO))
+            table = read_table(folder / TABLE, COLUMNS)
+            quarantine = read_table(folder / QUARANTINE, QUARANTINE_COLUMNS)
             pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy has kinds of Python's own parser for a damaged header
             raise _disagree(folder, f"a file cannot be read: {error}") from error
@@ -154,9 +156,9 @@ def _disagreement(
     info: CohortInfo, table: pd.DataFrame, pixels: np.ndarray, quarantine: pd.DataFrame
 ) -> str | None:
     """The first way in which the files of a cohort contradict each other, or None."""
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        return f"{TABLE} lacks the columns {', '.join(missing)}"
+    odd = [name for name, kinds in _KINDS.items() if table[name].dtype.kind not in kinds or table[name].isna().any()]
+    if odd:
+        return f"{TABLE} has values in {', '.join(odd)} that no cohort has"
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != PATCH_SHAPE:
         return f"{PIXELS} holds {pixels.dtype} {pixels.shape}, not uint8 (N, 50, 50, 3)"
     if not len(table) == len(pixels) == info.n_patches:
@@ -167,7 +169,6 @@ def _disagreement(
         return f"{TABLE} names a patch twice"
     if not table["label"].isin((0, 1)).all() or int(table["label"].sum()) != info.n_positive:
         return f"the labels in {TABLE} are not the {info.n_positive} positives that {INFO} says"
-    missing = [name for name in QUARANTINE_COLUMNS if name not in quarantine.columns]
-    if missing or len(quarantine) != sum(info.quarantined.values()):
+    if len(quarantine) != sum(info.quarantined.values()):
         return f"{QUARANTINE} does not hold the files that {INFO} says were left out"
     return None

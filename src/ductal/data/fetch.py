@@ -12,6 +12,7 @@ import httpx
 from ductal.data.manifest import OFFICIAL, Manifest, save_manifest, verify
 from ductal.data.transfer import BY_HAND, OFFICIAL_URL, Progress, Transfer, disk
 from ductal.errors import FetchError, StorageError
+from ductal.files import sole_writer
 
 __all__ = ["BY_HAND", "OFFICIAL_URL", "FetchResult", "fetch"]
 
@@ -57,7 +58,8 @@ def fetch(
 
     Raises:
         FetchError: the address, the server or the connection failed, or what came is not the archive.
-        StorageError: no room, or the disk refused the write; the partial file is kept.
+        StorageError: no room, or the disk refused the write; the partial file is kept. BusyError: another command
+            fetches the same file.
     """
     address = _checked_url(url)
     target = out
@@ -65,20 +67,31 @@ def fetch(
         target = out / _file_name(address)
     record = target.with_name(f"{target.name}.manifest.json")
     if target.exists() and not force:
-        manifest = verify(
-            target, expected, record, "Move it away, or pass force=True (--force) to fetch it again."
-        )
-        # An archive in a read-only folder is still a good archive.
-        with contextlib.suppress(StorageError):
-            save_manifest(manifest, record)
-        return FetchResult(target, manifest, 0, resumed=False, verified_only=True)
-
-    transfer = Transfer(address, target, timeout, progress)
-    with disk(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        return _already_there(target, expected, record)
+    with sole_writer(target):
+        if target.exists() and not force:  # another command has fetched it meanwhile
+            return _already_there(target, expected, record)
+        transfer = Transfer(address, target, timeout, progress)
         if force:
-            transfer.discard()
-    transfer.run(retries, backoff)
+            with disk(target):
+                transfer.discard()
+        transfer.run(retries, backoff)
+        manifest = _take(transfer, target, expected, record, force=force)
+    return FetchResult(target, manifest, transfer.received, transfer.resumed, verified_only=False)
+
+
+def _already_there(target: Path, expected: Manifest | None, record: Path) -> FetchResult:
+    manifest = verify(
+        target, expected, record, "Move it away, or pass force=True (--force) to fetch it again."
+    )
+    # An archive in a read-only folder is still a good archive.
+    with contextlib.suppress(StorageError):
+        save_manifest(manifest, record)
+    return FetchResult(target, manifest, 0, resumed=False, verified_only=True)
+
+
+def _take(transfer: Transfer, target: Path, expected: Manifest | None, record: Path, *, force: bool) -> Manifest:
+    """Verify what has come, and give it its name."""
     advice = f"It was kept as {transfer.part}. Pass force=True (--force) to fetch it again. {BY_HAND}"
     with disk(transfer.part), transfer.part.open("rb") as handle:
         os.fsync(handle.fileno())
@@ -87,7 +100,7 @@ def fetch(
         transfer.part.replace(target)
         transfer.state.unlink(missing_ok=True)
     save_manifest(manifest, record)
-    return FetchResult(target, manifest, transfer.received, transfer.resumed, verified_only=False)
+    return manifest
 
 
 def _checked_url(url: str) -> httpx.URL:

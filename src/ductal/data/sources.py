@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,7 +167,10 @@ class FolderReader:
     def __call__(self, names: np.ndarray) -> Iterator[tuple[bytes | None, str]]:
         for name in names:
             try:
-                with (self.root / name).open("rb") as handle:
+                with open(self.root / name, "rb", opener=_without_waiting) as handle:
+                    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+                        yield None, "file: a pipe or device"
+                        continue
                     content = handle.read(MAX_ENTRY_BYTES + 1)
             except OSError as error:
                 yield None, f"file: {error.strerror or error}"
@@ -175,3 +179,8 @@ class FolderReader:
                 yield None, f"file: over {MAX_ENTRY_BYTES // 2**20} MiB"
             else:
                 yield content, ""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for somebody who writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

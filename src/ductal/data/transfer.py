@@ -49,9 +49,10 @@ class Identity:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may carry: a weak ETag does not promise equal bytes (RFC 9110, 13.1.5)."""
-        strong = self.etag and self.etag.isascii() and not self.etag.startswith("W/")
-        return self.etag if strong else self.last_modified
+        """What If-Range may carry: a weak ETag does not promise equal bytes (RFC 9110, 13.1.5); a header is ASCII."""
+        strong = self.etag if self.etag and not self.etag.startswith("W/") else None
+        known = filter(None, (strong, self.last_modified))
+        return next((value for value in known if value.isascii() and value.isprintable()), None)
 
 
 @contextlib.contextmanager

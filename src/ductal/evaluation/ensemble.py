@@ -27,7 +27,7 @@ from ductal.inference.engines import IR_FOLDER
 from ductal.inference.predictor import MEMBERS, Predictor
 from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json
-from ductal.record import describe_data, package_versions, save_predictions, to_json
+from ductal.record import check_run_target, describe_data, package_versions, save_predictions, to_json
 
 
 def combine(
@@ -51,20 +51,22 @@ def combine(
         runs: run folders trained on this cohort, with one split or splits of the same test patients; one is enough
             with `d4`.
         cohort: what all of them were trained on.
-        out: the run folder; replaced when it exists. Its name is the run's.
+        out: the run folder; an earlier run there is replaced. Its name is the run's.
         d4: average over the 8 rotations and flips of each patch, too.
         rule: see `ThresholdRule.parse`.
         fast: compute as `ductal predict` does, see `ductal.evaluation.evaluate.evaluate`.
         progress: called with (patches done, patches in all).
 
     Raises:
-        RunError: no run, one twice, a control or an ensemble among them, another cohort, or other test patients.
+        RunError: no run, one twice, a control or an ensemble among them, another cohort, or other test patients;
+            or `out` holds something else than a run, or one of them.
         LeakError: the split leaks. StorageError: the disk refused the write.
     """
     out = Path(out)
     members = [_member(folder, cohort) for folder in runs]
     if len({folder.resolve() for folder in runs}) < len(runs) or not runs or (len(runs) == 1 and not d4):
         raise RunError("An ensemble needs two runs or more, each once; or one run and D4 averaging (--d4).")
+    check_run_target(out, [*runs, cohort.folder])
     records, splits = zip(*members, strict=True)
     split = joined_split(splits)
     audit = audit_split(cohort, split)

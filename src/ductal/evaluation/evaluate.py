@@ -38,7 +38,7 @@ from ductal.files import atomic_folder, sole_writer, write_text
 from ductal.inference.predictor import Predictor
 from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json, read_table
-from ductal.record import describe_data, package_versions, save_predictions, to_json
+from ductal.record import check_run_target, describe_data, package_versions, save_predictions, to_json
 
 Progress = Callable[[int, int], None]
 REPORT = "report.html"  # the last file of an evaluation
@@ -154,9 +154,10 @@ def evaluate_control(
     """Fit a control model on the training patients and evaluate it like a run; returns its folder.
 
     Raises:
-        StorageError: the disk refused the write.
+        RunError: `out` holds something else than a run. StorageError: the disk refused the write.
     """
-    started = time.perf_counter()
+    started, out = time.perf_counter(), Path(out)
+    check_run_target(out, [cohort.folder])
     train = split.rows(cohort, "train")
     control = CONTROLS[name](seed).fit(cohort.view(train), cohort.labels[train])
     record = {
@@ -181,10 +182,10 @@ def evaluate_control(
 
     val = split.rows(cohort, "val")
     threshold = best_threshold(cohort.labels[val], predict("val", val))
-    with atomic_folder(Path(out)) as folder:
+    with atomic_folder(out) as folder:
         metrics = _evaluate_parts(folder, record, cohort, split, predict, threshold, {})
         (folder / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
-    return Path(out)
+    return out
 
 
 def _evaluate_parts(

@@ -13,6 +13,7 @@ from ductal.data.archive import ZipReader, read_index
 from ductal.data.cohort import INFO, Cohort
 from ductal.data.naming import parse_patch_name
 from ductal.data.quality import inspect
+from ductal.data.sources import FolderReader
 from ductal.errors import DataError
 from ductal.files import atomic_file
 from ductal.inference.engines import EngineName
@@ -104,7 +105,7 @@ def read_patches(
         rows = _spread(len(names), limit)
         return [names[row] for row in rows], np.array(cohort.pixels[rows]), [""] * len(rows)
     names, contents = _images(source, limit)
-    patches, problems = _decode(list(contents))
+    patches, problems = _decode(contents, len(names))
     return names, patches, problems
 
 
@@ -113,8 +114,8 @@ def _predict_contents(
 ) -> tuple[np.ndarray, list[str]]:
     probs = np.full(total, np.nan, np.float32)
     problems: list[str] = []
-    while chunk := list(islice(contents, CHUNK)):
-        patches, troubles = _decode(chunk)
+    while len(problems) < total:
+        patches, troubles = _decode(contents, min(CHUNK, total - len(problems)))
         good = np.flatnonzero([not trouble for trouble in troubles])
         if len(good):
             probs[len(problems) + good] = predictor.predict(patches, good)
@@ -124,11 +125,11 @@ def _predict_contents(
     return probs, problems
 
 
-def _decode(chunk: list[tuple[bytes | None, str]]) -> tuple[np.ndarray, list[str]]:
-    """Patches uint8 (n, 50, 50, 3), and what is wrong with each, or ""."""
-    patches = np.zeros((len(chunk), *PATCH_SHAPE), np.uint8)
+def _decode(contents: Contents, count: int) -> tuple[np.ndarray, list[str]]:
+    """The next `count` patches, uint8 (count, 50, 50, 3), and what is wrong with each, or ""; one file at a time."""
+    patches = np.zeros((count, *PATCH_SHAPE), np.uint8)
     problems = []
-    for position, (content, trouble) in enumerate(chunk):
+    for position, (content, trouble) in enumerate(islice(contents, count)):
         pixels, reason, detail = inspect(content) if content is not None else (None, "undecodable", trouble)
         problems.append(f"{reason}: {detail}" if reason else "")
         if pixels is not None and not reason:
@@ -154,17 +155,11 @@ def _images(source: Path, limit: int | None = None) -> tuple[list[str], Contents
         files = [file for file in files if file.is_file() and file.suffix.lower() in SUFFIXES]
         files = [files[at] for at in _spread(len(files), limit)]
         names = [file.name if file == source else file.relative_to(source).as_posix() for file in files]
-        contents = (_read(file) for file in files)
+        root = source.parent if source.is_file() else source
+        contents = FolderReader(root)(np.array([file.relative_to(root) for file in files], object))
     if not names:
         raise DataError(
             f"There are no images in {source}. Give a {', '.join(SUFFIXES)} file, a folder or zip of them, "
             "or a prepared cohort."
         )
     return names, contents
-
-
-def _read(file: Path) -> tuple[bytes | None, str]:
-    try:
-        return file.read_bytes(), ""
-    except OSError as error:
-        return None, str(error)

@@ -8,6 +8,7 @@ that is not there, a function, or anything that refers to a module is refused be
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -49,6 +50,7 @@ MAX_LAYERS = 2000  # EfficientNetB7 has 813
 MAX_SIDE = 1024  # px of an input, and of what is resized to
 MAX_FEATURES = 2**16  # of a patch, from an encoder
 MAX_VALUES = 2**25  # that a layer computes for one patch; EfficientNetB7 at 600 px has 1.7e7
+MAX_DILATION = 64  # TensorFlow pads what a depthwise convolution sees by a multiple of it
 _LAYER_SCALE = ("keras.src.applications.convnext", "LayerScale")
 _OPERATIONS = "keras.src.ops.numpy"
 # What turns bytes into a normalised image. Only these take statistics that no initialiser makes.
@@ -124,10 +126,27 @@ def _add_layer(item: dict[str, Any], tensors: dict[str, Any], front: set[str], s
     elif kind == "InputLayer":
         tensors[name] = _input(_checked(item, name), name)
     else:
-        tensors[name] = _layer(item, name, supply)(given if len(given) > 1 else given[0])
-    shape = tensors[name].shape[1:]
+        made = _layer(item, name, supply)
+        tensors[name] = made(given if len(given) > 1 else given[0])
+        for shape in _shapes_inside(made):
+            _check_values(shape, name)
+    _check_values(tensors[name].shape[1:], name)
+
+
+def _check_values(shape: Any, name: str) -> None:
     if None in shape or math.prod(shape) > MAX_VALUES:
         raise RunError(f"the layer {name!r} computes {shown(shape)} values for one patch, which is too much")
+
+
+def _shapes_inside(layer: Any) -> Iterator[tuple[int | None, ...]]:
+    """Shapes for one patch of what a layer, which is connected, computes on the way to its output."""
+    if isinstance(layer, keras.Sequential):
+        for one in layer.layers:
+            yield from _shapes_inside(one)
+            yield one.output.shape[1:]
+    elif isinstance(layer, keras.layers.SeparableConv2D):  # at each place, what its depthwise half gives
+        places = layer.output.shape[1:-1] if layer.data_format == "channels_last" else layer.output.shape[2:]
+        yield (*places, *layer.depthwise_kernel.shape[2:])
 
 
 def _layer(item: dict[str, Any], name: str, supply: _Numbers) -> Any:
@@ -149,6 +168,11 @@ def _layer(item: dict[str, Any], name: str, supply: _Numbers) -> Any:
     settings = _checked(item, name) | dict.fromkeys(LAYERS[kind[1]], supply)
     if kind[1] == "Resizing" and max(as_size(settings.get(side)) for side in ("height", "width")) > MAX_SIDE:
         raise RunError(f"the layer {name!r} enlarges to more than {MAX_SIDE} px")
+    if settings.get("pad_to_aspect_ratio"):  # to any size, before it makes it small
+        raise RunError(f"the layer {name!r} pads what it resizes")
+    rates = settings.get("dilation_rate", 1)
+    if max(as_size(rate) for rate in (rates if isinstance(rates, list) else [rates])) > MAX_DILATION:
+        raise RunError(f"the layer {name!r} is dilated by more than {MAX_DILATION}")
     return getattr(keras.layers, kind[1])(**settings)
 
 

@@ -13,22 +13,29 @@ def odd_file(folder: Path) -> Path | None:
 
     The folder itself may be a link: whoever names it knows where it leads.
     """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if found := odd_file(Path(entry)):
-                    return found
-            elif not entry.is_file(follow_symlinks=False):
-                return Path(entry)
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry))
+                elif not entry.is_file(follow_symlinks=False):
+                    return Path(entry)
     return None
 
 
 def refuse_links(run_folder: Path) -> None:
-    """Raises RunError where a run folder holds a link, pipe or device; a folder that is not there is no matter."""
+    """Raises RunError where a run folder holds a link, pipe or device, or a folder that cannot be listed.
+
+    A run folder that is not there is no matter here: whoever reads it tells.
+    """
     try:
-        found = odd_file(run_folder)
-    except OSError:  # missing, or not to be read: told by whoever reads it
-        return
+        found = odd_file(run_folder) if run_folder.is_dir() else None
+    except OSError as error:
+        raise RunError(
+            f"{str(error.filename or run_folder)[:200]} cannot be looked into ({error.strerror or error}), so there "
+            "could be links to other places in it. Check its permissions, or copy the whole run again."
+        ) from error
     if found:
         raise RunError(link_text(found))
 

@@ -39,16 +39,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A Parquet file as a table.
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of a Parquet file as a table.
 
     Args:
         path: as pandas writes it.
-        columns: only these.
+        columns: which; what else is in the file is not read.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: not Parquet, damaged, without one of the columns, packed otherwise than here, or too large.
+        ValueError: not Parquet, damaged, without one of the columns, packed otherwise than here, too large, or a
+            column is neither numbers nor text nor yes and no.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -58,26 +59,34 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
             raise ValueError(f"the file is larger than {MAX_TABLE_BYTES >> 20} MiB")
         with pq.ParquetFile(path) as file:
             _check_shape(file.metadata, file.schema_arrow, columns)
-            batches, taken = [], 0
-            for batch in file.iter_batches(_BATCH, columns=None if columns is None else list(columns)):
+            # Pandas takes 8 bytes for many values that Arrow has in a bit or none.
+            batches, taken = [], 8 * file.metadata.num_rows * len(columns)
+            for batch in file.iter_batches(_BATCH, columns=list(columns)):
                 taken += batch.nbytes
                 if taken > MAX_TABLE_MEMORY:
                     raise ValueError(f"it takes more than {MAX_TABLE_MEMORY >> 30} GiB once unpacked")
                 batches.append(batch)
             schema = batches[0].schema if batches else file.schema_arrow
-        return pa.Table.from_batches(batches, schema=schema).to_pandas()
+        return pa.Table.from_batches(batches, schema=schema).select(list(columns)).to_pandas()
     except (OSError, ValueError):
         raise
     except Exception as error:  # Arrow and pandas have many kinds for a damaged file
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _check_shape(metadata: Any, schema: Any, columns: Sequence[str] | None) -> None:
+def _check_shape(metadata: Any, schema: Any, columns: Sequence[str]) -> None:
+    from pyarrow import types
+
     if metadata.num_rows > MAX_ROWS or len(schema) > MAX_COLUMNS:
         raise ValueError(f"{metadata.num_rows} rows of {len(schema)} columns are more than a cohort has")
-    missing = sorted(set(columns or ()) - set(schema.names))
+    missing = sorted(set(columns) - set(schema.names))
     if missing:
         raise ValueError(f"it lacks the columns {', '.join(missing)}")
+    plain = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string)
+    for name in columns if metadata.num_rows else ():  # without rows, a column of text has no type
+        kind = schema.field(name).type
+        if not any(is_kind(kind) for is_kind in plain):
+            raise ValueError(f"its column {name} holds {kind}, not numbers or text")
     for group in range(metadata.num_row_groups):
         part = metadata.row_group(group)
         codecs = {part.column(number).compression for number in range(part.num_columns)}

@@ -95,7 +95,7 @@ def analyse_slides(
     outcomes: list[Outcome] = []
     slides = find_slides(source, out)
     for number, (path, name) in enumerate(slides, start=1):
-        name = name_of(analyser, path, name)
+        name = name_of(analyser, path, name, number)
         label = name if len(slides) == 1 else f"{number}/{len(slides)} {name}"
         with bar(label) if bar else nullcontext() as progress:
             outcome = analyse_one(analyser, path, name, out, mpp=mpp, overwrite=overwrite, progress=progress)
@@ -106,9 +106,14 @@ def analyse_slides(
     return outcomes
 
 
-def name_of(analyser: SlideAnalyser, path: Path, name: str) -> str:
-    """What a slide that `find_slides` calls `name` is called in the results."""
-    return pseudonym_of(path) if analyser.pseudonyms else name
+def name_of(analyser: SlideAnalyser, path: Path, name: str, number: int) -> str:
+    """What a slide that `find_slides` calls `name`, and which is the `number`th, is called in the results."""
+    if not analyser.pseudonyms:
+        return name
+    try:
+        return pseudonym_of(path)
+    except DataError:  # told when it is analysed
+        return f"unreadable-{number}"
 
 
 def analyse_one(

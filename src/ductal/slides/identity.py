@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ductal.errors import RunError
+from ductal.errors import DataError, RunError
 from ductal.inference.encoder import ABOUT, ENCODER_FOLDER
 from ductal.inference.predictor import MEMBERS
 
@@ -38,21 +38,27 @@ def slide_fingerprint(path: Path) -> str:
     """A digest of a slide's files: sizes, and the first and last MiB; reading gigabytes would take minutes.
 
     A file of MRXS has its pixels in a folder beside it.
+
+    Raises:
+        DataError: one of them cannot be read.
     """
     digest = hashlib.sha256()
     beside = path.with_suffix("") if path.suffix.lower() == ".mrxs" else None
-    for file in [path, *(sorted(beside.iterdir()) if beside is not None and beside.is_dir() else [])]:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as handle:
-            digest.update(handle.read(_END_BYTES))
-            handle.seek(max(0, size - _END_BYTES))
-            digest.update(handle.read(_END_BYTES))
+    try:
+        for file in [path, *(sorted(beside.iterdir()) if beside is not None and beside.is_dir() else [])]:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
+            with file.open("rb") as handle:
+                digest.update(handle.read(_END_BYTES))
+                handle.seek(max(0, size - _END_BYTES))
+                digest.update(handle.read(_END_BYTES))
+    except OSError as error:  # whose own text has names of files, which may name a patient
+        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions; copy it again.") from error
     return digest.hexdigest()
 
 
 def pseudonym_of(path: Path) -> str:
-    """A name for a slide that is the same in every call, and says nothing of its file's name."""
+    """A name for a slide that is the same in every call, and says nothing of its file's name. Raises DataError."""
     return f"slide-{slide_fingerprint(path)[:12]}"
 
 

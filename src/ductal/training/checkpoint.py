@@ -63,7 +63,7 @@ class Checkpoints:
     def __init__(self, folder: Path, key: str, warn: Callable[[str], None]) -> None:
         self.folder, self._key, self._warn = folder, key, warn
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._pending: Future[None] | None = None
+        self._pending: Future[str] | None = None
         self._whole: set[str] = set()  # digests of the groups known to be whole on the disk
 
     def __enter__(self) -> Checkpoints:
@@ -100,8 +100,8 @@ class Checkpoints:
         """Return when what was saved is on the disk, or was refused."""
         pending, self._pending = self._pending, None
         try:
-            if pending is not None:
-                pending.result()
+            if pending is not None and (trouble := pending.result()):
+                self._warn(trouble)
         except StorageError as error:
             self._warn(f"A checkpoint is missing; training goes on, and the one before is kept. {error}")
 
@@ -114,14 +114,19 @@ class Checkpoints:
     def _manifests(self) -> list[Path]:
         return sorted(self.folder.glob(f"{self._key[:16]}-*.json"))
 
-    def _write(self, checkpoint: Checkpoint) -> None:
+    def _write(self, checkpoint: Checkpoint) -> str:
+        """Returns what to say of older ones that could not be deleted, or ""."""
         files = {name: self._store(arrays) for name, arrays in checkpoint.groups.items()}
         place = {"epoch": checkpoint.epoch, "batch": checkpoint.batch}
         body = {"key": self._key, **place, "files": files, "facts": checkpoint.facts}
         manifest = {"sha256": _digest_text(body), **body}
         name = f"{self._key[:16]}-{checkpoint.epoch:06d}-{checkpoint.batch:08d}.json"
         write_text(self.folder / name, json.dumps(manifest, indent=1))
-        self._prune()
+        try:
+            self._prune()
+        except OSError as error:
+            return f"Older checkpoints in {self.folder} could not be deleted ({error.strerror or error})."
+        return ""
 
     def _store(self, arrays: Arrays) -> dict[str, Any]:
         """Write a group where it is not there yet; returns what the manifest says of it."""
@@ -163,20 +168,23 @@ class Checkpoints:
         return self.folder / f"{digest[:32]}.bin"
 
     def _prune(self) -> None:
-        """Keep the newest manifests of this key and what they name."""
-        manifests = self._manifests()[-KEPT:]
-        named = {self._path(digest) for path in manifests for digest in _named_by(path)}
-        for path in (*self.folder.glob("*.json"), *self.folder.glob("*.bin")):
-            if path not in named and path not in manifests:
+        """Keep the newest manifests of this key and what they name; all arrays while one of these cannot be read."""
+        manifests, arrays = self._manifests()[-KEPT:], set(self.folder.glob("*.bin"))
+        digests = [_named_by(path) for path in manifests]
+        named = {self._path(digest) for each in digests for digest in each or ()}
+        kept = arrays if None in digests else named
+        for path in (*self.folder.glob("*.json"), *arrays):
+            if path not in kept and path not in manifests:
                 path.unlink(missing_ok=True)
         self._whole = {digest for digest in self._whole if self._path(digest) in named}
 
 
-def _named_by(manifest: Path) -> set[str]:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged: it names nothing
+def _named_by(manifest: Path) -> set[str] | None:
+    """Digests of the arrays that belong to it; None where it cannot be read, for now or ever."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         return {about["sha256"] for about in files.values()}
-    return set()
+    return None
 
 
 def _digest_text(body: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import DataError, RecipeError
 from ductal.files import replace_folder, scratch_folder
+from ductal.record import check_run_target
 from ductal.tracking.options import Tracking
 from ductal.tracking.trackers import Trackers, open_trackers, params_of
 from ductal.training.callbacks import is_collapsed
@@ -66,7 +67,7 @@ def train(
         recipe: the settings, already adapted to the profile.
         cohort: the patches.
         split: which patients train and validate. It is audited unless `audit` is given.
-        out: the run folder; replaced when it exists.
+        out: the run folder; an earlier run there is replaced.
         seed: of weights, order and augmentation.
         progress: shows epochs and warnings.
         weights_file: ImageNet weights to use instead of those the resolver finds.
@@ -89,9 +90,10 @@ def train(
         RecipeError: `gpus` does not fit; a stage names layers that the backbone does not have; a setting has no
             effect on these patches; or `deterministic`, and something in it cannot be so on this device.
         StorageError: the disk refused, or (`BusyError`) another process trains into `out`. A checkpoint that could
-            not be written is a warning.
+            not be written is a warning. RunError: `out` holds something else than a run.
     """
     out = Path(out)
+    check_run_target(out, [cohort.folder])
     audit = audit or audit_split(cohort, split)
     refuse_leaks(audit)
     rows = {part: split.rows(cohort, part) for part in ("train", "val")}

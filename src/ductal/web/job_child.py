@@ -21,6 +21,7 @@ THUMBNAIL, TABLE, GRID = "thumbnail.png", "probabilities.csv", "grid.json"
 UPLOAD = "image"  # the name of an uploaded file, with an ending by its content
 THUMBNAIL_PX = 1600
 MOST_TILES = 1_000_000
+MOST_MESSAGE_BYTES = 16 << 20
 MEMORY_BYTES = 4 << 30  # beyond what the loaded model takes
 _NICE = 5
 
@@ -54,21 +55,43 @@ class Refused(Exception):  # noqa: N818 - an answer to the client, not a mistake
 
 
 def analyse_in_child(sender: Connection, task: Task) -> None:
-    """Entry point of the process; sends ("progress", done, total), and at last "done", "refused" or "crashed"."""
+    """Entry point of the process; tells ("progress", done, total), and at last "done", "refused" or "crashed"."""
     start_worker()
     os.nice(_NICE)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write what they think of a hostile file
     _give_way_first()
     try:
-        sender.send(("done", *_work(task, sender)))
+        _tell(sender, "done", *_work(task, sender))
     except Refused as refusal:
-        sender.send(("refused", *refusal.args))
+        _tell(sender, "refused", *refusal.args)
     except DuctalError as error:
-        sender.send(("refused", "not_usable", str(error).replace(str(task.image), "The image")))
+        _tell(sender, "refused", "not_usable", str(error).replace(str(task.image), "The image"))
     except MemoryError:
-        sender.send(("refused", "too_many_pixels", "The image needs more memory than a job may take."))
+        _tell(sender, "refused", "too_many_pixels", "The image needs more memory than a job may take.")
     except Exception:
-        sender.send(("crashed", traceback.format_exc()))
+        _tell(sender, "crashed", traceback.format_exc())
+
+
+def _tell(sender: Connection, *message: Any) -> None:
+    sender.send_bytes(json.dumps(message).encode())
+
+
+def told(receiver: Connection) -> tuple[Any, ...]:
+    """The next message of a child, which a hostile image may have taken over: nothing but JSON of the known forms.
+
+    Raises:
+        EOFError: the child has ended. OSError, ValueError: what it says is no message.
+    """
+    kinds = {"progress": [int, int], "done": [dict, list], "refused": [str, str], "crashed": [str]}
+    content = receiver.recv_bytes(MOST_MESSAGE_BYTES)
+    try:
+        message = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("a child's message is nested too deeply") from error
+    kind, *parts = message if isinstance(message, list) and message else [None]
+    if not isinstance(kind, str) or kinds.get(kind) != [type(part) for part in parts]:
+        raise ValueError(f"a child said {message!r:.200}")
+    return (kind, *parts)
 
 
 def _work(task: Task, sender: Connection) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -96,7 +119,7 @@ def _work(task: Task, sender: Connection) -> tuple[dict[str, Any], list[dict[str
                           f"{slide.mpp:.3g} um, more than {MOST_TILES:,} tiles. Cut it, or check mpp.")  # fmt: skip
         overview = slide.overview(THUMBNAIL_PX)
     result = analyser.analyse(
-        task.image, task.out, mpp=mpp, progress=lambda done, total: sender.send(("progress", done, total))
+        task.image, task.out, mpp=mpp, progress=lambda done, total: _tell(sender, "progress", int(done), int(total))
     )
     _write_extras(task.out, overview, tiling, result.summary)
     return result.summary, _warnings(result.summary, assumed)

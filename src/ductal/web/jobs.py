@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ductal.data.workers import main_left_out
-from ductal.web.job_child import Task, analyse_in_child
+from ductal.web.job_child import Task, analyse_in_child, told
 from ductal.web.problems import CODES, ApiError, Problem
 from ductal.web.settings import Limits
 
@@ -171,9 +171,9 @@ class Jobs:
                     left = started + self._limits.job_seconds - time.monotonic()
                     if job.deleted or left <= 0 or not receiver.poll(left):
                         return ("timeout",)
-                    message = receiver.recv()
+                    message = told(receiver)
                     if message[0] != "progress":
-                        return tuple(message)
+                        return message
                     job.progress = (message[1], message[2], time.monotonic() - started)
         except EOFError:
             process.join(1.0)
@@ -190,7 +190,7 @@ class Jobs:
         job.status = "failed"
         shutil.rmtree(job.results, ignore_errors=True)
         if outcome[0] == "refused":
-            job.problem = _problem(outcome[1], outcome[2])
+            job.problem = _problem(outcome[1] if outcome[1] in CODES else "not_usable", outcome[2])
         elif outcome[0] == "timeout":
             text = f"The analysis took more than {self._limits.job_seconds:g} seconds and was stopped. Send less."
             job.problem = _problem("timeout", text)
