@@ -158,7 +158,7 @@ def train(
     """Train one recipe into OUT/runs/NAME, replacing a run that is there; no test patient is opened."""
     from ductal.data.cohort import Cohort
     from ductal.experiment import Plan, load_recipes
-    from ductal.experiment_data import audited, split_of
+    from ductal.experiment_data import split_audited
     from ductal.training.isolated import train_isolated
 
     name, divided = split_in(split, split_file, ratios, fold, folds)
@@ -167,9 +167,8 @@ def train(
     console = make_console()
     settings = load_recipes((recipe,), profile.value, max_epochs, gpus)[0]
     patches = Cohort.open(cohort)
-    plan = Plan(split=name, split_file=split_file, seed=seed, **divided, inner_fold=inner)
-    parts = split_of(plan, patches)
-    audit = audited(patches, parts, console)
+    plan = Plan(recipes=(recipe,), split=name, split_file=split_file, seed=seed, **divided, inner_fold=inner)
+    parts, audit = split_audited(plan, patches, console)
     parts.save(out / "split.json")
     folder = train_isolated(
         settings, patches.folder, parts, out / "runs" / settings.name,

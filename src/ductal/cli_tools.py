@@ -27,7 +27,7 @@ from ductal.cli_options import (
     ray_cpus_in,
 )
 from ductal.console import bar, make_console, quiet_tensorflow, say
-from ductal.errors import DataError
+from ductal.errors import BusyError, DataError
 from ductal.prior.faults import FAULTS, configurations, fault_named
 
 tools = typer.Typer()
@@ -172,7 +172,7 @@ def slide(
         )  # fmt: skip
     problems = [outcome for outcome in outcomes if outcome.result is None]
     if problems and not source.is_dir():
-        raise DataError(problems[0].problem)
+        raise (BusyError if problems[0].busy else DataError)(problems[0].problem)
     if problems:
         raise DataError(f"{len(problems)} of {len(outcomes)} slides failed; {out / 'slides.csv'} says why.")
 

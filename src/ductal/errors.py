@@ -65,6 +65,10 @@ class BusyError(StorageError):
     exit_code = 11
 
 
+class FeaturesError(StorageError):
+    """The disk has no room for the activations that one training cannot do without; another may need fewer."""
+
+
 class RunError(DuctalError, ValueError):
     """A run folder is missing, incomplete, or does not fit what is asked of it."""
 

@@ -25,7 +25,7 @@ from ductal.evaluation.controls import CONTROLS
 from ductal.evaluation.evaluate import evaluate_control
 from ductal.evaluation.report import write_comparison_report
 from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
-from ductal.experiment_data import audited, open_cohort, split_of
+from ductal.experiment_data import open_cohort, split_audited
 from ductal.files import sole_writer, write_text
 from ductal.tracking.options import Tracking
 from ductal.training.checkpoint import checkpoint_folder
@@ -121,8 +121,7 @@ def run_experiment(plan: Plan, console: Console | None = None) -> Result:
 def _carry_out(plan: Plan, recipes: list[Recipe], console: Console) -> Result:
     started = time.perf_counter()
     cohort = open_cohort(plan, console)
-    split = split_of(plan, cohort)
-    audit = audited(cohort, split, console)
+    split, audit = split_audited(plan, cohort, console)
     split.save(plan.out / "split.json")
     runs, reused = [], []
     failures: list[DuctalError] = []

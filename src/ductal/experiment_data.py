@@ -19,16 +19,20 @@ from ductal.data.store import prepare
 from ductal.data.synthetic import make_synthetic
 from ductal.errors import DataError
 from ductal.files import sweep, write_text
+from ductal.training.recipe_file import split_of_study
 
 if TYPE_CHECKING:
     from ductal.experiment import Plan
 
 SYNTHETIC_PATIENTS, SYNTHETIC_PATCHES = 24, 24
+COHORT = "cohort"  # in <out>
 ORIGIN = "source.json"  # in <out>/cohort: what it was prepared from
 
 
-def open_cohort(plan: Plan, console: Console) -> Cohort:
+def open_cohort(plan: Plan, console: Console, beside: Path | None = None) -> Cohort:
     """The cohort of `plan`: opened if it is prepared already, else prepared into ``<out>/cohort``.
+
+    With `beside` a cohort that is there already is not replaced; another one is prepared into that folder.
 
     Raises:
         DataError: the source cannot be used, or is a prepared cohort with another selection than asked for.
@@ -38,12 +42,12 @@ def open_cohort(plan: Plan, console: Console) -> Cohort:
         cohort = Cohort.open(source)
         _check_selection(plan, cohort)
     elif source is not None:
-        cohort = _prepared(plan, source, console)
+        cohort = _prepared(plan, source, console, beside)
     else:
         source = plan.out / "synthetic.zip"
         say(console, "No source given: making the synthetic cohort. Its figures are not results.")
         make_synthetic(source, patients=SYNTHETIC_PATIENTS, patches_per_patient=SYNTHETIC_PATCHES, seed=plan.seed)
-        cohort = _prepared(plan, source, console)
+        cohort = _prepared(plan, source, console, beside)
     describe_cohort(cohort, console)
     return cohort
 
@@ -58,9 +62,9 @@ def _check_selection(plan: Plan, cohort: Cohort) -> None:
         )
 
 
-def _prepared(plan: Plan, source: Path, console: Console) -> Cohort:
+def _prepared(plan: Plan, source: Path, console: Console, beside: Path | None) -> Cohort:
     """``<out>/cohort``, prepared anew unless an earlier call made it from the same, unchanged zip."""
-    folder = plan.out / "cohort"
+    folder = plan.out / COHORT
     origin = _origin(plan, source)
     try:
         if origin is not None and json.loads((folder / ORIGIN).read_text(encoding="utf-8")) == origin:
@@ -69,6 +73,9 @@ def _prepared(plan: Plan, source: Path, console: Console) -> Cohort:
             return cohort
     except (OSError, ValueError):  # not there, or damaged: made again
         pass
+    inside = source.resolve().is_relative_to(folder.resolve())  # `prepare` refuses that
+    if beside is not None and (folder / INFO).is_file() and not inside:
+        folder = beside
     sweep(folder)  # before the free space is looked at
     with bar(console, "Reading") as progress:
         cohort = prepare(
@@ -132,6 +139,24 @@ def audited(cohort: Cohort, split: Split, console: Console) -> AuditReport:
     say(console, audit.text())
     refuse_leaks(audit)
     return audit
+
+
+def split_audited(plan: Plan, cohort: Cohort, console: Console) -> tuple[Split, AuditReport]:
+    """The split of `plan`, audited, with a note for a recipe that was tuned on another one.
+
+    Raises:
+        DataError: the cohort cannot be divided so. LeakError: the split leaks.
+    """
+    split = split_of(plan, cohort)
+    audit = audited(cohort, split, console)
+    for name in plan.recipes:
+        if split_of_study(name) not in (None, split.identity):
+            say(
+                console,
+                f"Note: {name} was tuned on another split, so test patients of this one may have trained or chosen "
+                "it, and figures on them are too good. Use that study's cohort and --split-file STUDY/split.json.",
+            )
+    return split, audit
 
 
 def split_of(plan: Plan, cohort: Cohort) -> Split:

@@ -92,7 +92,7 @@ def _take(claim: Path) -> int | None:
     """The open file that holds the lock; None while somebody else has it."""
     handle = _open(claim)
     try:
-        if _flock(handle) and _is_at(handle, claim):
+        if flock(handle) and is_at(handle, claim):
             os.ftruncate(handle, 0)
             os.write(handle, f"{os.getpid()}\n".encode())
             return handle
@@ -125,19 +125,27 @@ def _odd(claim: Path) -> StorageError:
     )
 
 
-def _is_at(handle: int, claim: Path) -> bool:
-    """Whether the open file is still the one of that name: the writer before may have removed it meanwhile."""
+def is_at(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name: somebody may have removed it meanwhile."""
     with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), claim.lstat())
+        return os.path.samestat(os.fstat(handle), path.lstat())
     return False
 
 
-def _flock(handle: int) -> bool:
-    """Whether the lock is ours, or there are no locks here."""
+def flock(handle: int, *, shared: bool = False) -> bool:
+    """Whether the lock on an open file is ours, or there are no locks here; it lasts until the last copy is closed.
+
+    Args:
+        handle: of the file.
+        shared: be one of many, which is waited for; else be the only one, if that can be at once.
+
+    Raises:
+        OSError: the system refused.
+    """
     if fcntl is None:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             return False

@@ -45,8 +45,8 @@ def deadly(analyser: SlideAnalyser, path: Path, name: str, out: Path, **settings
 
 
 def impatient(analyser: SlideAnalyser, path: Path, name: str, out: Path, **settings: Any) -> Outcome:
-    """Waits a second for another writer."""
-    locks.PATIENCE_SECONDS = 1.0
+    """Waits a moment for another writer."""
+    locks.PATIENCE_SECONDS = 0.3
     return plain(analyser, path, name, out, **settings)
 
 

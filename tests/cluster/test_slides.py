@@ -140,8 +140,11 @@ def test_a_slide_that_ends_its_worker_does_not_stop_the_rest(
     assert len(logged(out, "ended")) == 7
 
 
-def test_another_writer_is_waited_for(two_nodes: Any, run: Path, slides: Path, tmp_path: Path) -> None:
-    """As a worker meets it whose slide is still being written by one that Ray took for lost."""
+def test_another_writer_is_waited_for(
+    two_nodes: Any, run: Path, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker meets it whose slide is being written by one that Ray took for lost; however often it looks."""
+    monkeypatch.setattr("ductal.cluster.tasks.PAUSE_SECONDS", 0.1)
     out, outcomes = tmp_path / "out", []
 
     def analyse() -> None:
@@ -151,11 +154,22 @@ def test_another_writer_is_waited_for(two_nodes: Any, run: Path, slides: Path, t
     waiting = threading.Thread(target=analyse)
     with locked(out / "a.tif"):
         waiting.start()
-        while len(logged(out, "begun")) < 2:
+        while len(logged(out, "begun")) < ATTEMPTS + 1:
             assert waiting.is_alive()
             time.sleep(0.05)
     waiting.join()
     assert [bool(outcome.result) for outcome in outcomes] == [True]
+
+
+def test_a_slide_that_another_keeps_writing_does_not_stop_the_rest(
+    two_nodes: Any, run: Path, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ductal.cluster.tasks.BUSY_SECONDS", 0.0)
+    out = tmp_path / "out"
+    with locked(out / "c.tif"):
+        outcomes = analyse_slides_on(two_nodes.address, SlideAnalyser(run), slides, out, work=slide_work.impatient)
+    assert [outcome.name for outcome in outcomes if outcome.result is None] == ["b.svs", "c.tif"]
+    assert (outcomes[2].busy, "is being written by another ductal command" in outcomes[2].problem) == (True, True)
 
 
 def test_a_refusing_disk_ends_the_batch(two_nodes: Any, run: Path, slides: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import signal
 import subprocess
@@ -24,10 +25,33 @@ from typer.testing import CliRunner
 from ductal.cli import app
 from ductal.cluster.trials import tune_on
 from ductal.data.cohort import Cohort
+from ductal.errors import ClusterError
 from ductal.tune.search import tune
 from ductal.tune.trials import PLACE, PROBLEM, is_settled, was_interrupted
 
 TRIALS = 14
+# Frozen layers, whose activations trials share; small, and with a precision, which is not timed then.
+RECIPE = """
+name = "small"
+title = "for tests"
+backbone = "VGG16"
+weights = "imagenet"
+input_px = 32
+precision = "float32"
+cached_views = 1
+[[stages]]
+name = "head"
+unfreeze = "none"
+epochs = 2
+learning_rate = 1e-3
+"""
+SPACE = """
+["stages.0.learning_rate"]
+type = "float"
+low = 1e-4
+high = 1e-2
+log = true
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +122,16 @@ def test_a_trial_that_ends_its_worker_has_failed(two_nodes: Any, tiny_cohort: Co
     assert len(database(tmp_path)) == 5
 
 
+def test_nodes_need_the_same_optuna(
+    two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers import it, so a node without it would fail every trial that it gets."""
+    real = importlib.metadata.version
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99.1" if name == "optuna" else real(name))
+    with pytest.raises(ClusterError, match=rf"other versions: optuna {real('optuna')}, here 99.1"):
+        tune_on(two_nodes.address, tuning(tiny_cohort.folder, tmp_path, 1), run=computed)
+
+
 def test_ctrl_c_and_on(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path, alone: list[tuple[Any, ...]]) -> None:
     def heed() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -120,19 +154,22 @@ def test_ctrl_c_and_on(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path, alon
 
 
 def test_real_trainings_from_the_command_line(two_nodes: Any, tiny_cohort: Cohort, tmp_path: Path) -> None:
-    """Three trainings, two at once, on two nodes and by one process; other threads differ in late decimals."""
-    wanted = "--recipe vgg16-frozen --trials 3 --at-once 2 --max-epochs 2 --pruner none"
-    found = {}
-    for where, more in (("cluster", ["--ray", two_nodes.address, "--ray-cpus", "1"]), ("alone", [])):
+    """Three trainings on two nodes, two at once; the first, by one process, differs in late decimals at most."""
+    recipe, space, found = tmp_path / "small.toml", tmp_path / "space.toml", {}
+    recipe.write_text(RECIPE, encoding="utf-8")
+    space.write_text(SPACE, encoding="utf-8")
+    wanted = f"--recipe {recipe} --space {space} --at-once 2 --pruner none"
+    for where, trials, ray in (("cluster", 3, f"--ray {two_nodes.address} --ray-cpus 1"), ("alone", 1, "")):
         out = tmp_path / where
-        done = CliRunner().invoke(app, ["tune", str(tiny_cohort.folder), *wanted.split(), "--out", str(out), *more])
+        more = f"--trials {trials} --out {out} {ray}"
+        done = CliRunner().invoke(app, ["tune", str(tiny_cohort.folder), *wanted.split(), *more.split()])
         assert done.exit_code == 0, done.output
         found[where] = shown(out)
-        assert {path.name for path in (out / "trials").iterdir()} == {"0000", "0001", "0002"}
+        assert {path.name for path in (out / "trials").iterdir()} == {f"{number:04d}" for number in range(trials)}
         for folder in (out / "trials").iterdir():
             assert len((folder / "history.csv").read_text(encoding="utf-8").splitlines()) == 3
-        assert json.loads((out / "study.json").read_text(encoding="utf-8"))["trials"]
+        assert json.loads((out / "study.json").read_text(encoding="utf-8"))["trials"] == {"complete": trials}
         assert (out / "best.toml").is_file()
-    for one, other in zip(found["cluster"], found["alone"], strict=True):
-        assert one[:3] == other[:3]
-        assert one[3] == pytest.approx(other[3], abs=0.02)
+    [one], (other, *_) = found["alone"], found["cluster"]
+    assert one[:3] == other[:3]
+    assert one[3] == pytest.approx(other[3], abs=0.02)

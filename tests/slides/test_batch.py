@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ductal.cli import app
 from ductal.errors import DataError, StorageError
+from ductal.locks import locked
 from ductal.slides.analyse import SlideAnalyser
 from ductal.slides.batch import Outcome, analyse_slides, find_slides
 from ductal.slides.identity import slide_fingerprint
@@ -94,6 +95,21 @@ def test_what_a_killed_call_left_does_not_count(run: Path, slides: Path, tmp_pat
     with pytest.raises(KilledError):
         analyser.analyse(slides / "a.tif", out / "a.tif", progress=killed)
     assert list(out.iterdir()) == []
+
+
+def test_a_slide_that_another_command_writes_does_not_stop_the_rest(
+    run: Path, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ductal.locks.PATIENCE_SECONDS", 0.1)
+    out = tmp_path / "out"
+    with locked(out / "a.tif"):
+        outcomes = analyse_slides(SlideAnalyser(run), slides, out)
+        alone = CliRunner().invoke(app, ["slide", str(run), str(slides / "a.tif"), "--out", str(out)])
+    assert [bool(outcome.result) for outcome in outcomes] == [False, False, True]
+    assert outcomes[0].busy
+    assert alone.exit_code == 11  # of a single slide
+    for said in (outcomes[0].problem, alone.output, str(pd.read_csv(out / "slides.csv")["problem"][0])):
+        assert "is being written by another ductal command" in said
 
 
 def test_a_full_disk_ends_the_batch(

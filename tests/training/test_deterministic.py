@@ -17,7 +17,7 @@ from tensorflow.python.framework import config as tf_config
 
 from ductal.data.cohort import Cohort
 from ductal.data.splitting import make_split
-from ductal.errors import RecipeError, StorageError
+from ductal.errors import FeaturesError, RecipeError
 from ductal.training import feature_store, precision, trainer
 from ductal.training.deterministic import determinism, threads
 
@@ -72,7 +72,7 @@ def test_too_little_disk_for_the_same_activations_is_an_error(
 ) -> None:
     assert train(tiny_cohort, tmp_path / "a", CACHED)["feature_cache"].startswith("1 views")
     monkeypatch.setattr(feature_store, "BUDGET_BYTES", 0)
-    with pytest.raises(StorageError, match=r"no room .*: head.*cached_views = 0"):
+    with pytest.raises(FeaturesError, match=r"no room .*: head.*cached_views = 0"):
         train(tiny_cohort, tmp_path / "b", CACHED)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

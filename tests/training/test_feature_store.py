@@ -17,7 +17,7 @@ from small_training import STATISTICS, quiet, small_network, small_recipe, stage
 from ductal.data.cohort import Cohort
 from ductal.data.splitting import make_split
 from ductal.errors import StorageError
-from ductal.training import feature_store
+from ductal.training import feature_files, feature_store
 from ductal.training.augment import draws, make_augment
 from ductal.training.feature_cache import CachedFeed
 from ductal.training.feature_store import StageFeatures, prepare_features
@@ -212,6 +212,36 @@ def test_files_of_other_settings_make_room(
     assert len(list(tmp_path.iterdir())) == 2 * (VIEWS + 1)
 
 
+def test_what_another_training_uses_is_not_deleted(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainings that run at once share the folder: this one goes without, until the other has ended."""
+    other, _ = prepare(network, tmp_path, seed=SEED + 1)
+    there = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(feature_store, "BUDGET_BYTES", 90 * (HEAD_BYTES + TOP_BYTES) + 1000)
+    assert prepare(network, tmp_path)[0].over_budget == ("head", "top")
+    assert sorted(tmp_path.iterdir()) == there
+    assert other.stages[0] is not None
+    other.close()
+    assert prepare(network, tmp_path)[0].over_budget == ()
+
+
+def test_what_is_needed_is_not_deleted_while_the_rest_is_computed(network: Network, tmp_path: Path) -> None:
+    """Another training makes room as soon as it sees this one at work."""
+    prepare(network, tmp_path, HEAD_ONLY.model_copy(update={"cached_views": 1}))
+    first = set(tmp_path.glob("*.npy"))
+
+    def make_room(*_: int) -> None:
+        for file in tmp_path.glob("*.npy"):
+            feature_files.delete_unused(file)
+
+    features, computed = prepare(network, tmp_path, HEAD_ONLY, progress=make_room)
+    assert first <= set(tmp_path.glob("*.npy"))
+    assert computed == 0  # of `prepare`, whose bar was replaced
+    assert features.stages[0] is not None
+    assert [len(view) for view in features.stages[0][1].train] == [40, 40, 40]
+
+
 def test_a_mistake_in_a_later_recipe_is_not_this_ones(network: Network, tmp_path: Path) -> None:
     wrong = small_recipe(stage("typo", ["blok5"]), cached_views=VIEWS, name="wrong")
     assert prepare(network, tmp_path, HEAD_ONLY, later=[wrong, RECIPE])[1] == 3 * 40 + 10
@@ -224,7 +254,7 @@ def test_a_full_disk_is_an_error_before_it_is_a_crash(
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(feature_store.os, "posix_fallocate", full)
+    monkeypatch.setattr(feature_files.os, "posix_fallocate", full)
     with pytest.raises(StorageError, match="No space left"):
         prepare(network, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -90,6 +90,16 @@ def test_all_settings_reach_the_training(
     assert {key: settings[key] for key in asked} == asked
 
 
+def test_a_cohort_that_was_replaced_is_refused(
+    tiny_cohort: Cohort, tmp_path: Path, told: list[tuple[Any, ...]]
+) -> None:
+    with pytest.raises(DataError, match="has been replaced by another cohort since this work began"):
+        begin(tiny_cohort, tmp_path / "run", fingerprint="of the one before")
+    assert told == []
+    begin(tiny_cohort, tmp_path / "run", final=False, fingerprint=tiny_cohort.info.fingerprint)
+    assert len(told) == 1
+
+
 def test_a_tracker_is_told_of_the_final_evaluation(
     tiny_cohort: Cohort, tmp_path: Path, told: list[tuple[Any, ...]]
 ) -> None:

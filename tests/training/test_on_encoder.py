@@ -19,7 +19,7 @@ from small_encoder import KERNEL, MEAN, SIDE, STD, save_encoder
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.data.splitting import make_split
-from ductal.errors import RecipeError, RunError, StorageError, WeightsError
+from ductal.errors import FeaturesError, RecipeError, RunError, WeightsError
 from ductal.evaluation.ensemble import combine
 from ductal.evaluation.evaluate import evaluate
 from ductal.experiment import is_trained
@@ -220,7 +220,7 @@ def test_no_room_for_features_is_an_error(
     toml: Path, cohort: Cohort, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_store, "BUDGET_BYTES", 10)
-    with pytest.raises(StorageError, match="no room for the features of the encoder"):
+    with pytest.raises(FeaturesError, match="no room for the features of the encoder"):
         train(load_recipe(toml), cohort, split, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from small_studies import computed, figure, tuning
 
@@ -58,6 +59,23 @@ def test_validation_patients_judge_once(tiny_cohort: Cohort, tmp_path: Path, mon
     report = (tmp_path / "report.html").read_text()
     assert "The validation patients had no part in choosing the trial." in report
     assert "inner folds of the training patients" in (tmp_path / "best.toml").read_text()
+
+
+def test_the_first_of_two_judgements_is_kept(
+    tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers end together: while this one trains, the other writes down what it has found."""
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+
+    def train(*arguments: Any) -> float:
+        shared = optuna.load_study(study_name="ductal", storage=storage)
+        shared.set_user_attr(judge.JUDGED, [{**first, "trial": shared.best_trial.number}])
+        return predicted(*arguments)
+
+    first = {"best": [0.5, None, None], "shipped": None, "gain": None, "patients": 1, "patches": 1}
+    monkeypatch.setattr(judge, "train_part", train)
+    settings = tuning(tiny_cohort.folder, tmp_path / "out", 2, inner_folds=2, storage=storage)
+    assert [each.patients for each in tune(settings, run=computed).judged] == [1]
 
 
 def test_a_study_that_finds_nothing_better_says_so(

@@ -16,7 +16,7 @@ from small_studies import CRASHES_FROM, STEPS, computed, figure, settled, tuning
 
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
-from ductal.errors import HeldOutError, RunError, StorageError
+from ductal.errors import FeaturesError, HeldOutError, RunError, StorageError
 from ductal.tracking.options import Tracking
 from ductal.training.recipe import Recipe
 from ductal.training.recipe_file import load_recipe
@@ -56,12 +56,21 @@ def test_a_study_finds_better_settings(tiny_cohort: Cohort, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("gpus", 1), ("deterministic", True), ("tracking", Tracking()), ("fresh", True)]
+    ("name", "value"),
+    [("gpus", 1), ("deterministic", True), ("tracking", Tracking()), ("fresh", True), ("profile", "quick")],
 )
 def test_what_trials_would_not_heed_is_refused(name: str, value: Any, tiny_cohort: Cohort, tmp_path: Path) -> None:
     asked = tuning(tiny_cohort.folder, tmp_path / "out", 1)
     with pytest.raises(RunError, match=rf"Plan\.{name} has no effect on the trials of a study"):
         tune(replace(asked, data=replace(asked.data, **{name: value})), run=computed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_has_one_recipe(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    asked = tuning(tiny_cohort.folder, tmp_path / "out", 1)
+    two = ("vgg16-frozen", "vgg16-top4")
+    with pytest.raises(RunError, match=r"one recipe. Received: vgg16-frozen, vgg16-top4"):
+        tune(replace(asked, data=replace(asked.data, recipes=two)), run=computed)
     assert not (tmp_path / "out").exists()
 
 
@@ -73,6 +82,20 @@ def test_trials_that_fail_are_told_and_counted(tiny_cohort: Cohort, tmp_path: Pa
     assert (failed["head.dropout"] > CRASHES_FROM).all()
     assert failed["problem"].str.contains("was killed by signal 9").all()
     assert "failed: The training of vgg16-frozen was killed by signal 9" in console.export_text()
+
+
+def test_a_trial_whose_features_do_not_fit_has_failed(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    """Others may need fewer; the same command would take that trial first again, and never get past it."""
+
+    def run(bench: Bench, recipe: Recipe, folder: Path, report: Report) -> float:
+        if folder.name == "0001":
+            raise FeaturesError("The disk has no room for the features of the encoder.")
+        return computed(bench, recipe, folder, report)
+
+    found = tune(tuning(tiny_cohort.folder, tmp_path, 3), run=run)
+    assert found.trials["state"][1] == "failed"
+    assert found.trials["problem"][1] == "The disk has no room for the features of the encoder."
+    assert len(found.trials) == 3
 
 
 def test_if_all_trials_fail_the_reason_is_told(tiny_cohort: Cohort, tmp_path: Path) -> None:
@@ -202,14 +225,15 @@ def test_a_study_whose_maker_was_killed_at_once(tmp_path: Path, monkeypatch: pyt
     made = open_study(
         url, "ductal", {"a": 1}, direction="maximize", seed=1, pruner=pruner_of("none", 3), first={"x": 1.0}
     )
-    assert made.user_attrs == {"settings": {"a": 1}}
+    assert made.user_attrs["settings"] == {"a": 1}
     assert [trial.state for trial in made.trials] == [TrialState.WAITING]
 
 
 def test_a_place_is_taken_once(tiny_cohort: Cohort, tmp_path: Path) -> None:
     """Another worker begins the last trial between this one's look and its own trial."""
     settings: Tuning = tuning(tiny_cohort.folder, tmp_path, 3)
-    study = study_module.prepare_study(settings, Console(quiet=True), computed)
+    varied = study_module.what_varies(settings)
+    study = study_module.prepare_study(settings, *varied, Console(quiet=True), computed)
     others = [study.optuna.ask() for _ in range(3)]
     for trial in others:
         trial.set_user_attr("worker", {"host": "elsewhere", "process": 1})

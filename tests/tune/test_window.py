@@ -120,7 +120,9 @@ def test_the_same_study_whoever_ends_first(tiny_cohort: Cohort, tmp_path: Path) 
 def test_hyperband_and_several_at_once_are_refused(tiny_cohort: Cohort, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="hyperband cannot work with 3 trials at once"):
         tuning(tiny_cohort.folder, tmp_path, 2, at_once=3, pruner="hyperband")
-    tune(tuning(tiny_cohort.folder, tmp_path, 7, at_once=1, pruner="hyperband"), run=computed)
+    tune(tuning(tiny_cohort.folder, tmp_path, 9, at_once=1, pruner="hyperband"), run=computed)
+    drawn = [trial.params["stages.0.learning_rate"] for trial in database(tmp_path)]
+    assert len(set(drawn)) == 9  # in whatever brackets they are
 
 
 def test_a_study_keeps_its_window(tiny_cohort: Cohort, tmp_path: Path) -> None:

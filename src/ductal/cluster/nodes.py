@@ -52,7 +52,9 @@ def places_of(ray: Any, cpus: int) -> int:
     return sum(int(node["Resources"]["CPU"] // cpus) for node in ray.nodes() if node["NodeID"] in usable)
 
 
-def check_nodes(ray: Any, out: Path, files: Sequence[Path], cpus: int) -> list[str]:
+def check_nodes(
+    ray: Any, out: Path, files: Sequence[Path], cpus: int, packages: Sequence[str] = PACKAGES
+) -> list[str]:
     """Refuse a cluster whose nodes would give other results, or none.
 
     All nodes must see `out` and `files` under the paths that this machine has for them, so they share a disk. A node
@@ -63,6 +65,7 @@ def check_nodes(ray: Any, out: Path, files: Sequence[Path], cpus: int) -> list[s
         out: folder of the results, absolute.
         files: what tasks read, absolute; sizes and first MiB are compared.
         cpus: of a task.
+        packages: whose versions must be those of this machine.
 
     Returns:
         What a user should know, sentence by sentence.
@@ -74,7 +77,7 @@ def check_nodes(ray: Any, out: Path, files: Sequence[Path], cpus: int) -> list[s
     nodes = usable_nodes(ray, cpus)
     probe = _make_probe()
     with _token(out) as folder:
-        arguments = (str(folder), [str(file) for file in files], PACKAGES)
+        arguments = (str(folder), [str(file) for file in files], tuple(packages))
         here = probe(*arguments, "driver")
         answers = {node: _ask(ray, probe, node, arguments) for node in nodes}
         for node in nodes:

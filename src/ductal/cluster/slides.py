@@ -13,7 +13,7 @@ from typing import Any
 from ductal.cluster.connect import connected
 from ductal.cluster.nodes import check_nodes
 from ductal.cluster.tasks import ATTEMPTS, Gone, run_tasks
-from ductal.errors import BusyError, ClusterError, DuctalError
+from ductal.errors import ClusterError, DuctalError
 from ductal.inference.encoder import ENCODER_FOLDER
 from ductal.machine import THREADS
 from ductal.slides.analyse import SlideAnalyser, SlideResult
@@ -41,8 +41,8 @@ def analyse_slides_on(
 ) -> list[Outcome]:
     """`analyse_slides` with the slides spread over a Ray cluster; the files written are the same.
 
-    A slide whose worker is lost is begun again elsewhere, up to three times. A slide that cannot be used is
-    told, as on one machine, and is not repeated.
+    A slide whose worker is lost is begun again elsewhere, up to three times. One that another writer has is tried
+    again for a quarter of an hour. A slide that cannot be used is told, as on one machine, and is not repeated.
 
     Args:
         address: of the cluster, see `connected`.
@@ -101,7 +101,7 @@ class _Batch:
         written = time.monotonic()
         tasks = run_tasks(
             self._ray, self._start, len(self._slides),
-            again=lambda result: isinstance(result, BusyError),
+            busy=lambda result: isinstance(result, Outcome) and result.busy,
             lost=lambda number: note(f"{self._slides[number][1]}: its worker was lost, so it is begun again"),
         )  # fmt: skip
         try:
@@ -135,7 +135,7 @@ class _Batch:
         found = result.result
         if found is not None:  # as on one machine, with the path that the user gave
             found = SlideResult(self._out / name, found.summary, found.reused)
-        return Outcome(path, name, found, result.problem)
+        return Outcome(path, name, found, result.problem, result.busy)
 
 
 def _in_order(outcomes: dict[int, Outcome]) -> list[Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -11,6 +12,8 @@ from typing import Any
 from ductal.errors import ClusterError
 
 ATTEMPTS = 4  # of a task whose worker is lost; then the task itself is to blame
+BUSY_SECONDS = 900.0  # for which a task is tried again that another writer keeps from its work
+PAUSE_SECONDS = 5.0  # before it is
 _SECONDS_TO_END = 10.0
 _GLANCE_SECONDS = 1.0  # Ctrl-C is seen between glances
 
@@ -27,7 +30,7 @@ def run_tasks(
     start: Callable[[int], Any],
     count: int,
     *,
-    again: Callable[[Any], bool] = lambda _: False,
+    busy: Callable[[Any], bool] = lambda _: False,
     lost: Callable[[int], None] = lambda _: None,
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield (number, result or `Gone`) of `count` tasks as they end; closing the generator cancels those left.
@@ -38,30 +41,46 @@ def run_tasks(
         ray: the connected module.
         start: submits the task of a number, with `max_retries=0`; returns its reference.
         count: of tasks.
-        again: whether a result says that the task should be tried once more, which counts as an attempt.
+        busy: whether a result says that another writer kept the task from its work. It is tried again, which does
+            not count as an attempt, until `BUSY_SECONDS` have gone by; then that result is its result.
         lost: told the number of a task that is started again because its worker was lost.
 
     Raises:
         ClusterError: Ray cannot run the tasks, or a task met something unforeseen.
     """
     waiting = {start(number): number for number in range(count)}
-    attempts: Counter[int] = Counter()
+    losses: Counter[int] = Counter()
+    busy_since: dict[int, float] = {}
+    resting: dict[int, float] = {}  # number: when it is tried again
     try:
-        while waiting:
-            done, _ = ray.wait(list(waiting), timeout=_GLANCE_SECONDS)
-            for reference in done:
+        while waiting or resting:
+            for number in [number for number, end in resting.items() if end <= time.monotonic()]:
+                del resting[number]
+                waiting[start(number)] = number
+            for reference in _ended(ray, list(waiting)):
                 number = waiting.pop(reference)
-                attempts[number] += 1
-                result = outcome_of(ray, reference)
-                gone = isinstance(result, Gone)
-                if attempts[number] < ATTEMPTS and (gone or again(result)):
-                    if gone:
+                result, now = outcome_of(ray, reference), time.monotonic()
+                if isinstance(result, Gone):
+                    losses[number] += 1
+                    if losses[number] < ATTEMPTS:
                         lost(number)
-                    waiting[start(number)] = number
+                        waiting[start(number)] = number
+                        continue
+                elif busy(result) and now - busy_since.setdefault(number, now) < BUSY_SECONDS:
+                    resting[number] = now + PAUSE_SECONDS
                     continue
                 yield number, result
     finally:
         cancel(ray, list(waiting))
+
+
+def _ended(ray: Any, references: list[Any]) -> list[Any]:
+    """Those that end within a glance."""
+    if not references:
+        time.sleep(_GLANCE_SECONDS)
+        return []
+    done: list[Any] = ray.wait(references, timeout=_GLANCE_SECONDS)[0]
+    return done
 
 
 def outcome_of(ray: Any, reference: Any) -> Any:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ductal.cluster.connect import connected
 from ductal.cluster.mailbox import open_mailbox
-from ductal.cluster.nodes import check_nodes, places_of
+from ductal.cluster.nodes import PACKAGES, check_nodes, places_of
 from ductal.cluster.tasks import Gone, cancel, outcome_of
 from ductal.console import say
 from ductal.data.cohort import INFO, PIXELS, TABLE, Cohort
@@ -93,7 +93,8 @@ class RayCrew:
         encoder = study.recipe.encoder
         files = [*(cohort / name for name in (INFO, PIXELS, TABLE)), *([own.absolute()] if own else [])]
         files += onnx_files(Path(encoder.file)) if encoder else []
-        for text in check_nodes(self._ray, study.folder.absolute(), files, self._cpus):
+        packages = (*PACKAGES, "optuna")  # which a worker imports
+        for text in check_nodes(self._ray, study.folder.absolute(), files, self._cpus, packages):
             say(study.console, f"Note: {text}")
 
     def stop(self) -> None:
@@ -143,20 +144,22 @@ class _Sent:
     """A bench without its pixels, which a worker maps from the shared disk."""
 
     cohort: Path
+    fingerprint: str
     patients: Patients
     bench: Bench
 
     @classmethod
     def of(cls, bench: Bench) -> _Sent:
-        folder, own = bench.patients.cohort.folder.absolute(), bench.weights_file
+        cohort, own = bench.patients.cohort, bench.weights_file
         patients: Any = replace(bench.patients, cohort=None)  # type: ignore[arg-type]
         light = replace(
             bench, patients=patients, features=bench.features.absolute(), weights_file=own and own.absolute()
         )
-        return cls(folder, patients, light)
+        return cls(cohort.folder.absolute(), cohort.info.fingerprint, patients, light)
 
     def open(self) -> Bench:
-        return replace(self.bench, patients=replace(self.patients, cohort=Cohort.open(self.cohort)))
+        cohort = Cohort.open(self.cohort, self.fingerprint)
+        return replace(self.bench, patients=replace(self.patients, cohort=cohort))
 
 
 class _StoppedError(Exception):

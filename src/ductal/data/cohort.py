@@ -90,11 +90,15 @@ class Cohort:
     quarantine: pd.DataFrame
 
     @classmethod
-    def open(cls, folder: str | Path) -> Cohort:
+    def open(cls, folder: str | Path, fingerprint: str | None = None) -> Cohort:
         """Open a prepared cohort without reading its pixels into memory.
 
+        Args:
+            folder: what `ductal.data.store.prepare` wrote.
+            fingerprint: what its content must be (`CohortInfo.fingerprint`); None takes any.
+
         Raises:
-            DataError: the folder is no cohort, or its files do not agree with each other.
+            DataError: the folder is no cohort, its files do not agree with each other, or it is another one.
         """
         folder = Path(folder)
         if not (folder / INFO).is_file():
@@ -114,6 +118,11 @@ class Cohort:
         problem = _disagreement(info, table, pixels, quarantine)
         if problem:
             raise _disagree(folder, problem)
+        if fingerprint not in (None, info.fingerprint):
+            raise DataError(
+                f"{folder} has been replaced by another cohort since this work began. Leave the folder alone while "
+                "something trains on it, and begin again."
+            )
         return cls(folder, info, table, pixels, quarantine)
 
     def __len__(self) -> int:

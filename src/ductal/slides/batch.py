@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ductal.errors import DataError, RunError, StorageError
+from ductal.errors import BusyError, DataError, RunError, StorageError
 from ductal.files import atomic_file, sweep
 from ductal.slides.analyse import SlideAnalyser, SlideResult
 from ductal.slides.identity import pseudonym_of
@@ -29,6 +29,7 @@ class Outcome:
     name: str  # of its folder under the output
     result: SlideResult | None
     problem: str
+    busy: bool = False  # whether that is another writer
 
 
 def find_slides(source: Path, out: Path) -> list[tuple[Path, str]]:
@@ -126,7 +127,7 @@ def analyse_one(
     overwrite: bool,
     progress: Progress | None = None,
 ) -> Outcome:
-    """One slide of a batch into `out / name`; a slide that cannot be used is an outcome, too.
+    """One slide of a batch into `out / name`; one that cannot be used, or is being written, is an outcome, too.
 
     Raises:
         RunError, StorageError: what would hit every further slide.
@@ -135,6 +136,8 @@ def analyse_one(
     sweep(folder)
     try:
         result = analyser.analyse(path, folder, mpp=mpp, overwrite=overwrite, progress=progress)
+    except BusyError as error:  # of this slide; the others may be free
+        return Outcome(path, name, None, str(error), busy=True)
     except (RunError, StorageError):
         raise
     except DataError as error:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ductal.errors import RecipeError
 from ductal.files import atomic_file
 from ductal.training.augment import draws, make_augment
 from ductal.training.feature_cache import CachedFeatures, plan_cuts
+from ductal.training.feature_files import FilesInUse, delete_unused, new_map
 from ductal.training.network import Network
 from ductal.training.recipe import Recipe
 
@@ -38,12 +38,18 @@ FIRST_VIEW = 1_000_000  # view numbers share the key space of epochs, far above 
 class StageFeatures:
     """For each stage of a recipe its cut and its features, or None where it trains the whole network.
 
-    `over_budget` names the stages that could have features, but for want of disk.
+    `over_budget` names the stages that could have features, but for want of disk. Until `close` no other training
+    deletes the files of these features.
     """
 
     stages: list[tuple[Any, CachedFeatures] | None]
     note: str
     over_budget: tuple[str, ...] = ()
+    in_use: FilesInUse = field(default_factory=FilesInUse)
+
+    def close(self) -> None:
+        """When the training has ended."""
+        self.in_use.close()
 
 
 def prepare_features(
@@ -61,8 +67,8 @@ def prepare_features(
     """Compute what the stages of `recipe` can train on and `folder` does not hold yet.
 
     Where not all fits the disk budget (`BUDGET_BYTES`, and half of the free disk), files of other settings are
-    deleted, then the largest are left out, those of later recipes first; the stages concerned run the frozen
-    layers in every epoch.
+    deleted that no other training uses now, then the largest are left out, those of later recipes first; the stages
+    concerned run the frozen layers in every epoch.
 
     Args:
         network: with the weights it starts from.
@@ -94,7 +100,7 @@ def prepare_features(
     note = f"{recipe.cached_views} views of {len(rows['train'])} patches, {size / 1e6:.0f} MB, {computed} computed"
     if left_out:
         note += f"; not for {', '.join(left_out)}: over the disk budget"
-    return StageFeatures(stages, note, tuple(left_out))
+    return StageFeatures(stages, note, tuple(left_out), store.in_use)
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ class _Store:
         self._pixels, self._rows, self._seed, self._deterministic = pixels, rows, seed, deterministic
         self._patches = {part: _digest_patches(pixels, chosen) for part, chosen in rows.items()}
         self._prefixes: dict[str, str] = {}
+        self._maps: dict[Path, np.ndarray] = {}
+        self.in_use = FilesInUse()
         self._forwards: dict[tuple[str, ...], Callable[[Any], dict[str, Any]]] = {}
 
     def bytes_of(self, need: _Need) -> int:
@@ -176,14 +184,22 @@ class _Store:
         return not missing or (there + missing <= BUDGET_BYTES and missing <= free // 2)
 
     def delete_all_but(self, needs: dict[str, _Need]) -> None:
-        """Delete what other settings, seeds and augmentations have left."""
+        """Delete what other settings, seeds and augmentations have left, and nobody uses."""
         wanted = {self._path(need, view) for need in needs.values() for view in _views(need)}
         for file in set(self._folder.glob("*.npy")) - wanted:
-            file.unlink(missing_ok=True)
+            delete_unused(file)
 
     def open(self, need: _Need) -> CachedFeatures:
-        *train, val = (np.load(self._path(need, view), mmap_mode="r") for view in _views(need))
+        """What `fill` has filled."""
+        *train, val = (self._maps[self._path(need, view)] for view in _views(need))
         return CachedFeatures(tuple(train), val)
+
+    def _is_mapped(self, need: _Need, view: int | None) -> bool:
+        """Map a file if it is there; from then on nobody else deletes it."""
+        path = self._path(need, view)
+        if path not in self._maps and (found := self.in_use.map(path)) is not None:
+            self._maps[path] = found
+        return path in self._maps
 
     def fill(self, needs: dict[str, _Need], progress: Callable[[int, int], None] | None) -> int:
         """Run the frozen layers where a file is missing; returns the number of images that went through."""
@@ -191,12 +207,14 @@ class _Store:
         todo: dict[int | None, dict[str, _Need]] = {}
         for view in (*range(highest), None):
             wanted = {name: need for name, need in needs.items() if view is None or view < need.views}
-            todo[view] = {name: need for name, need in wanted.items() if not self._path(need, view).exists()}
+            todo[view] = {name: need for name, need in wanted.items() if not self._is_mapped(need, view)}
         total = sum(len(self._rows["val" if view is None else "train"]) for view, part in todo.items() if part)
         done = 0
         for view, part in todo.items():
-            if part:
-                done = self._compute(part, view, lambda count: progress(count, total) if progress else None, done)
+            missing = part
+            while missing:  # again where another has deleted it before it was mapped
+                done = self._compute(missing, view, lambda count: progress(count, total) if progress else None, done)
+                missing = {name: need for name, need in missing.items() if not self._is_mapped(need, view)}
         return total
 
     def _compute(
@@ -212,7 +230,7 @@ class _Store:
             for name, need in needs.items():
                 path = stack.enter_context(atomic_file(self._path(need, view)))
                 shape = (len(chosen), *need.tensor.shape[1:])
-                maps[name] = _new_map(path, shape)
+                maps[name] = new_map(path, shape)
             for start in range(0, len(chosen), size):
                 part = slice(start, start + size)
                 patches = tf.constant(self._pixels[chosen[part]])
@@ -253,15 +271,6 @@ class _Store:
             content += ["augmented", self._patches["train"], augment, self._seed, view]
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return self._folder / f"{key[:32]}.npy"
-
-
-def _new_map(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A float16 memory map whose disk space is taken now: a full disk is an error here, not a crash later."""
-    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as handle:
-            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
-    return target
 
 
 def _views(need: _Need) -> list[int | None]:

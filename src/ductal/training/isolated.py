@@ -30,6 +30,7 @@ _SECONDS_TO_END = 5.0  # then it is killed, and the parent sweeps up
 class _Task(NamedTuple):
     recipe: Recipe
     cohort_folder: Path
+    fingerprint: str | None  # of the cohort; None takes what is there
     split: Split
     out: Path
     train: bool
@@ -56,12 +57,15 @@ def train_isolated(
     tracking: Tracking | None = None,
     gpus: int | None = None,
     deterministic: bool = False,
+    fingerprint: str | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """`ductal.training.trainer.train` in a child process that shares this terminal; returns `out`.
 
     With `final`, the child also makes the final evaluation, which opens the test patients. With
     `trained`, `out` holds the trained model already, and only the evaluation is made.
+
+    With a `fingerprint`, a cohort that has been replaced by another one meanwhile is refused.
 
     `on_epoch` is called here with each new row of the history, and nothing is printed then; what it raises ends the
     training.
@@ -78,7 +82,9 @@ def train_isolated(
         "tracking": tracking, "gpus": gpus,
         "deterministic": deterministic,
     }  # fmt: skip
-    task = _Task(recipe, cohort_folder, split, out, not trained, final, on_epoch is not None, settings)
+    task = _Task(
+        recipe, cohort_folder, fingerprint, split, out, not trained, final, on_epoch is not None, settings
+    )  # fmt: skip
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, task))
@@ -188,7 +194,7 @@ def _work(task: _Task, sender: Connection) -> None:
     from ductal.training.progress import TrainingProgress
     from ductal.training.trainer import train
 
-    cohort = Cohort.open(task.cohort_folder)
+    cohort = Cohort.open(task.cohort_folder, task.fingerprint)
     console, on_epoch = (Console(quiet=True), sender.send) if task.tell else (make_console(), None)
     with (
         TrainingProgress(task.recipe.name, console, on_epoch) as progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -42,6 +43,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if isinstance(encoder, dict) and isinstance(encoder.get("file"), str):
         encoder["file"] = str((Path(name_or_path).parent / encoder["file"]).absolute())  # read from anywhere
     return parse_recipe(settings, origin)
+
+
+def split_of_study(name_or_path: str | Path) -> str | None:
+    """Identity of the split of the study that wrote a recipe (`ductal.tune.results.header`); None for any other."""
+    found = re.search(r"^# Cohort .+, fingerprint \w+, split (\w+)\.$", _read(name_or_path)[0], re.MULTILINE)
+    return found[1] if found else None
 
 
 def parse_toml(text: str, origin: str) -> dict[str, Any]:

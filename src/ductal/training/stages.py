@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from ductal.data.cohort import Cohort
-from ductal.errors import StorageError
+from ductal.errors import FeaturesError
 from ductal.tracking.trackers import Trackers
 from ductal.training.averaging import WeightAverage
 from ductal.training.callbacks import BatchTicks, EpochRecord, count_metrics, stage_callbacks
@@ -95,12 +95,12 @@ def find_features(job: Job, folder: Path, later: Sequence[Recipe]) -> StageFeatu
         progress=job.progress.passing("frozen layers"),
     )  # fmt: skip
     if features.over_budget and job.network.encoder is not None:
-        raise StorageError(
+        raise FeaturesError(
             f"The disk of {folder} has no room for the features of the encoder, without which its head cannot train. "
             "Free space, choose another --out, or fewer cached_views."
         )
     if features.over_budget and job.deterministic:
-        raise StorageError(
+        raise FeaturesError(
             f"The disk has no room for the activations of frozen layers of: {', '.join(features.over_budget)}. "
             "Training without them gives other figures, so a deterministic training does not. Free space, or set "
             "cached_views = 0 in the recipe."

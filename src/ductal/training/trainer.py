@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,9 @@ def train(
         alike = [other.model_copy(update={"precision": job.choice.precision}) for other in alike]
         began = time.perf_counter()
         features_folder = features_folder or checkpoints.folder / "features"
-        features = find_features(job, features_folder, alike)
-        frozen_seconds = time.perf_counter() - began
-        _train_stages(job, features, saved)
+        with closing(find_features(job, features_folder, alike)) as features:
+            frozen_seconds = time.perf_counter() - began
+            _train_stages(job, features, saved)
         model = _finished(job)
         record = run_record(job, recipe, cohort, split, audit, profile) | {
             "timings": {

@@ -44,7 +44,8 @@ class Comparison:
 def judge_once(study: Study) -> None:
     """Train the best trial's recipe and the shipped one on all training patients, and measure both on validation.
 
-    Only for studies that chose on inner folds. The result is kept with the study, so that it is not repeated.
+    Only for studies that chose on inner folds. The result is kept with the study, so that it is not repeated. Workers
+    that end together all train, and what the first has found is kept.
     """
     best = best_trial(study)
     judged: list[dict[str, Any]] = list(study.optuna.user_attrs.get(JUDGED, []))
@@ -60,7 +61,9 @@ def judge_once(study: Study) -> None:
             delete_network(folder)
             tables[name] = _predictions(folder)
     found = compare(best.number, tables["best"], tables.get("shipped"))
-    study.optuna.set_user_attr(JUDGED, [*judged, found.__dict__])
+    judged = list(study.optuna.user_attrs.get(JUDGED, []))  # anew: another worker may have judged meanwhile
+    if not judged or judged[-1]["trial"] != best.number:
+        study.optuna.set_user_attr(JUDGED, [*judged, found.__dict__])
 
 
 def judgements(study: Study) -> list[Comparison]:

@@ -15,7 +15,7 @@ from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ductal.console import say
-from ductal.errors import DuctalError, RunError, StorageError, WeightsError
+from ductal.errors import DuctalError, FeaturesError, RunError, StorageError, WeightsError
 from ductal.tune.storage import fail_orphans, requeue, worker_here
 from ductal.tune.study import Study, best_trial
 from ductal.tune.trial import LostTrialError
@@ -138,8 +138,6 @@ def _objective(study: Study, trial: Trial, begun: Callable[[], None]) -> float:
         if not math.isfinite(value):
             raise RunError(f"{study.tuning.metric} is {value}: the training diverged.")
         return value
-    except (StorageError, WeightsError):
-        raise  # every other trial would meet the same
     except LostTrialError as error:
         losses = trial.user_attrs.get(LOSSES, 0) + 1
         if losses < MOST_LOSSES:
@@ -148,6 +146,8 @@ def _objective(study: Study, trial: Trial, begun: Callable[[], None]) -> float:
         trial.set_user_attr(PROBLEM, f"It was begun {losses} times, and each time {error}.")
         raise _FailedError from error
     except DuctalError as error:
+        if isinstance(error, StorageError | WeightsError) and not isinstance(error, FeaturesError):
+            raise  # every other trial would meet the same
         trial.set_user_attr(PROBLEM, str(error)[:_PROBLEM_LENGTH])
         raise _FailedError from error
 

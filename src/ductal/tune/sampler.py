@@ -47,7 +47,8 @@ class ResumableTPE(BaseSampler):
     def _make(self, study: Study, trial: FrozenTrial) -> None:
         if getattr(self._made, "number", None) == trial.number:
             return
-        others = study.get_trials(deepcopy=False)
+        # Not `get_trials`: for hyperband Optuna passes a study that shows the trials of one bracket only.
+        others = study._storage.get_all_trials(study._study_id, deepcopy=False)
         if self._at_once == 1:
             place = sum(other.number < trial.number and not was_interrupted(other) for other in others)
             self._made.known = None

@@ -6,12 +6,14 @@ from rich.console import Console
 
 from ductal.console import say
 from ductal.errors import RunError, StorageError
+from ductal.experiment import CLAIM
+from ductal.files import sole_writer
 from ductal.tune.crew import Crew, run_at_once
 from ductal.tune.findings import Findings
 from ductal.tune.judge import judge_once
 from ductal.tune.results import BEST, REPORT, write_results
 from ductal.tune.running import run_trials
-from ductal.tune.study import Study, Tuning, close_study, prepare_study
+from ductal.tune.study import Study, Tuning, close_study, prepare_study, what_varies
 from ductal.tune.trial import RunTrial, run_trial
 from ductal.tune.trials import is_settled
 
@@ -28,7 +30,8 @@ def tune(
         crew: what runs trials at once; without one, they run one after the other.
 
     Raises:
-        RunError: all trials failed, or the study has other settings. StorageError: the database or the disk refused.
+        RunError: all trials failed, or the study has other settings. StorageError: the database or the disk refused,
+            or (`BusyError`) another command writes into the folder; each worker of a study has its own.
         DuctalError: source, recipe, space or split cannot be used.
     """
     from optuna.exceptions import StorageInternalError
@@ -36,8 +39,10 @@ def tune(
 
     console = console or Console(quiet=True)
     try:
-        study = prepare_study(tuning, console, crew.run if crew else run)
-        return _searched(study, crew)
+        varied = what_varies(tuning)
+        with sole_writer(tuning.data.out / CLAIM):
+            study = prepare_study(tuning, *varied, console, crew.run if crew else run)
+            return _searched(study, crew)
     except (StorageInternalError, SQLAlchemyError) as error:
         raise StorageError(
             f"The database of the study failed: {str(error).splitlines()[0]} Finished trials are kept; "

@@ -7,8 +7,9 @@ import json
 import os
 import platform
 import time
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from ductal.tune.window import WindowPruner
 Pruning = Literal["median", "hyperband", "none"]
 DATABASE = "study.db"
 SETTINGS = "settings"  # user attribute of the study
+IDENTITY = "identity"  # user attribute: tells it from others of its name in other databases
 HEARTBEAT_SECONDS, GRACE_SECONDS = 5, 30
 _SECONDS_TO_SETTLE = 10.0  # for whoever makes a study to write its settings
 _ATTEMPTS = 5  # at making the tables: two workers that begin at once get in each other's way
@@ -90,13 +92,20 @@ def open_study(
     except DuplicatedStudyError:
         study = optuna.load_study(**study_settings)
         if _settings_of(study) is not None:
-            _refuse_others(study, settings, url)
+            refuse_others(study, settings, url)
+            _identify(study)
             return study
     # New; or left without settings by a process that was killed before it wrote them.
     if first is not None:
         study.enqueue_trial(dict(first), skip_if_exists=True)
+    _identify(study)
     study.set_user_attr(SETTINGS, json.loads(json.dumps(settings)))
     return study
+
+
+def _identify(study: optuna.Study) -> None:
+    if IDENTITY not in study.user_attrs:  # new, or made by an earlier version
+        study.set_user_attr(IDENTITY, uuid.uuid4().hex)
 
 
 def fail_orphans(study: optuna.Study) -> None:
@@ -183,14 +192,21 @@ def _connect(url: str) -> RDBStorage:
     ) from problem
 
 
-def window_of(url: str, name: str) -> int | None:
-    """How many trials the study may run at once; None where there is no such study yet."""
+def find_study(url: str, name: str) -> optuna.Study | None:
+    """The study as it is, to look at; None where there is none yet. Raises StorageError."""
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         return None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        settings = _settings_of(optuna.load_study(study_name=name, storage=_connect(url)))
+        return optuna.load_study(study_name=name, storage=_connect(url))
     except KeyError:
         return None
+
+
+def window_of(url: str, name: str) -> int | None:
+    """How many trials the study may run at once; None where there is no such study yet."""
+    study = find_study(url, name)
+    settings = None if study is None else _settings_of(study)
     return None if settings is None else int(settings.get("at_once", 1))
 
 
@@ -202,13 +218,20 @@ def _settings_of(study: optuna.Study) -> dict[str, Any] | None:
     return found
 
 
-def _refuse_others(study: optuna.Study, settings: Mapping[str, Any], url: str) -> None:
-    wanted, made = json.loads(json.dumps(settings)), study.user_attrs[SETTINGS]
-    differing = sorted(key for key in wanted.keys() | made.keys() if wanted.get(key) != made.get(key))
+def refuse_others(study: optuna.Study, settings: Mapping[str, Any], url: str, unknown: Container[str] = ()) -> None:
+    """Refuse to join a study with other settings than it was made with; those named in `unknown` are not compared.
+
+    Raises:
+        RunError: they differ.
+    """
+    wanted, made = json.loads(json.dumps(settings)), _settings_of(study) or settings
+    keys = [key for key in wanted.keys() | made.keys() if key not in unknown]
+    differing = sorted(key for key in keys if wanted.get(key) != made.get(key))
     if differing:
         raise RunError(
             f"The study {study.study_name} in {shown_url(url)} was made with other settings: {', '.join(differing)}. "
-            "All its trials must be alike: use the same ones, or begin another study with --study or --out."
+            "All its trials must be alike: use the same ones, or begin another study in another "
+            "--out, which needs another --study, too, where --storage names the database."
         )
 
 

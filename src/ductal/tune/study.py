@@ -17,9 +17,10 @@ from ductal.experiment import FEATURES, Plan, load_recipes
 from ductal.files import sweep
 from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.recipe import Monitor, Recipe
-from ductal.tune.patients import Patients, open_patients
+from ductal.tune.folder import claim, refuse_another
+from ductal.tune.patients import opened_patients
 from ductal.tune.space import Space, load_space
-from ductal.tune.storage import Pruning, open_study, pruner_of, storage_url
+from ductal.tune.storage import Pruning, find_study, open_study, pruner_of, refuse_others, storage_url
 from ductal.tune.trial import Bench, RunTrial, better, places_of, run_trial
 from ductal.tune.trials import was_interrupted
 
@@ -32,7 +33,7 @@ class Tuning:
 
     Attributes:
         data: source, split, selection, seed and folder, as for `ductal.experiment.run_experiment`; its one recipe
-            is the one that varies. Its gpus, deterministic, tracking and fresh are refused.
+            is the one that varies. Its gpus, deterministic, tracking, fresh and profile "quick" are refused.
         space: path of a search space, or the name of a shipped one; None takes the one of the recipe's name.
         trials: how many a study has when it is done, whoever ran them; failed ones count.
         metric: of history.csv, on validation patients, at the epoch whose weights are kept.
@@ -99,48 +100,72 @@ class Study:
         return self.optuna.get_trials(deepcopy=False)
 
 
-def prepare_study(tuning: Tuning, console: Console, run: RunTrial = run_trial) -> Study:
-    """Read and check everything, open the patients, then make or join the study.
+def what_varies(tuning: Tuning) -> tuple[Recipe, Space]:
+    """The recipe of a study, and its space, checked before anything is written.
+
+    Raises:
+        RunError: the plan asks for what trials would not heed. RecipeError: a mistake in one of the two.
+    """
+    _refuse_unused(tuning.data)
+    recipe = load_recipes(tuning.data.recipes, "full", tuning.data.max_epochs)[0]
+    space = load_space(tuning.space or recipe.name)
+    space.check(recipe)
+    return recipe, space
+
+
+def prepare_study(
+    tuning: Tuning, recipe: Recipe, space: Space, console: Console, run: RunTrial = run_trial
+) -> Study:
+    """Open the patients, make or join the study, and write down who is where; for the only writer of the folder.
+
+    What a study refuses leaves the cohort and the split in its folder as they were.
 
     Raises:
         DuctalError: any of its kinds, before a trial has begun.
     """
-    data = tuning.data
-    _refuse_unused(data)
-    recipe = load_recipes(data.recipes, "full", data.max_epochs)[0]
-    space = load_space(tuning.space or recipe.name)
-    space.check(recipe)
-    patients = open_patients(data, console, tuning.inner_folds)
+    data, url = tuning.data, storage_url(tuning.data.out, tuning.storage)
+    settings = settings_of(tuning, recipe, space)
+    known = find_study(url, tuning.study)
+    refuse_another(data.out, tuning.study, known)
+    if known is not None:  # told before a cohort is prepared, which takes long
+        refuse_others(known, settings, url, unknown=("cohort", "selection", "split"))
     first = space.labels_of(recipe)
     if first is None:
         say(console, f"Note: the recipe {recipe.name} itself lies outside the space, so it is no trial of the study")
-    steps = len(patients.inner) or sum(stage.epochs for stage in recipe.stages)
-    study = open_study(
-        storage_url(data.out, tuning.storage),
-        tuning.study,
-        settings_of(tuning, recipe, space, patients),
-        direction="minimize" if better(tuning.metric) is min else "maximize",
-        seed=data.seed,
-        pruner=pruner_of(tuning.pruner, steps, tuning.window),
-        at_once=tuning.window,
-        first=first,
-    )
+    steps = tuning.inner_folds or sum(stage.epochs for stage in recipe.stages)
+    with opened_patients(data, console, tuning.inner_folds) as opened:
+        study = open_study(
+            url,
+            tuning.study,
+            settings | opened.patients.settings,
+            direction="minimize" if better(tuning.metric) is min else "maximize",
+            seed=data.seed,
+            pruner=pruner_of(tuning.pruner, steps, tuning.window),
+            at_once=tuning.window,
+            first=first,
+        )
+        claim(data.out, study)
+        patients = opened.keep()
     bench = Bench(patients, tuning.metric, data.seed, data.out / FEATURES, data.weights_file)
     return Study(tuning, recipe, space, bench, study, console, run)
 
 
 def _refuse_unused(data: Plan) -> None:
     """Raises RunError for a field of the plan that says how `run_experiment` trains, and trials would not heed."""
-    for name in ("gpus", "deterministic", "tracking", "fresh"):
-        if getattr(data, name):
-            raise RunError(
-                f"Plan.{name} has no effect on the trials of a study. Leave it out, and use it when the recipe that "
-                "was found is trained."
-            )
+    asked = [name for name in ("gpus", "deterministic", "tracking", "fresh") if getattr(data, name)]
+    if data.profile == "quick":
+        asked.append("profile")
+    if asked:
+        raise RunError(
+            f"Plan.{asked[0]} has no effect on the trials of a study. Leave it out, and use it when the recipe that "
+            "was found is trained."
+        )
+    if len(data.recipes) != 1:
+        raise RunError(f"A study varies one recipe. Received: {', '.join(data.recipes) or 'none'}.")
 
 
-def settings_of(tuning: Tuning, recipe: Recipe, space: Space, patients: Patients) -> dict[str, Any]:
-    """What all trials of a study must share, whichever worker runs them."""
+def settings_of(tuning: Tuning, recipe: Recipe, space: Space) -> dict[str, Any]:
+    """What all trials of a study must share, whichever worker runs them, beside their patients."""
     weights_file = tuning.data.weights_file
     return {
         "recipe": recipe.model_dump(mode="json"),
@@ -148,9 +173,6 @@ def settings_of(tuning: Tuning, recipe: Recipe, space: Space, patients: Patients
         "metric": tuning.metric,
         "pruner": tuning.pruner,
         "inner_folds": tuning.inner_folds,
-        "cohort": patients.cohort.info.fingerprint,
-        "selection": patients.cohort.info.selection,
-        "split": patients.identity,
         "seed": tuning.data.seed,
         "weights_file": weights_file.name if weights_file else None,
     } | ({"at_once": tuning.window} if tuning.window > 1 else {})

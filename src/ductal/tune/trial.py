@@ -94,7 +94,8 @@ def train_part(bench: Bench, recipe: Recipe, part: Audited, folder: Path, report
     train_isolated(
         recipe, bench.patients.cohort.folder, part.split, folder,
         audit=part.audit, seed=bench.seed, profile="full", weights_file=bench.weights_file, final=False,
-        features_folder=bench.features, fresh=True, on_epoch=on_epoch,
+        features_folder=bench.features, fresh=True, fingerprint=bench.patients.cohort.info.fingerprint,
+        on_epoch=on_epoch,
     )  # fmt: skip
     return kept_value(folder, bench.metric)
 
