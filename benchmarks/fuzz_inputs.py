@@ -128,23 +128,32 @@ def _records(folder: Path) -> None:
     import pandas as pd
 
     from ductal.data.store import prepare
-    from ductal.record import save_predictions
+    from ductal.evaluation.failures import errors_by_patient
+    from ductal.evaluation.metrics import evaluate_predictions
+    from ductal.record import predictions_of, save_predictions, to_json
 
     cohort = prepare(folder / "archive" / "stored.zip", folder / "cohort" / "c", workers=1)
     for file in list(cohort.folder.iterdir()):
         file.rename(folder / "cohort" / file.name)
     cohort.folder.rmdir()
     run = folder / "run"
-    save_predictions(run, "val", cohort, np.arange(4), np.full(4, 0.5))
     (run / "model.keras").write_bytes(b"not looked at")
     calibration = {"threshold": 0.5, "temperature": 1.2, "bias": 0.1, "d4": True, "members": 0, "spacing_um": None}
     context = dict.fromkeys(("intercept", "own", "neighbourhood", "temperature", "bias", "threshold"), 1.0)
     context |= {"format": 1, "window": 5, "patients": ["1"], "d4": True, "model": "", "track": "slide context"}
-    record = {"name": "own", "cohort": {"name": "c", "n_patches": 4}, "recipe": {"name": "own"}, "seed": 1}
-    metrics = {"val": {"threshold": 0.5, "patches": 4}, "d4": False}
+    record = {
+        "name": "own", "cohort": cohort.info.model_dump(mode="json"), "recipe": {"name": "own"}, "seed": 1,
+        "split": {"id": "4711", "name": "own", "counts": {"val": {"patients": 1, "patches": 4, "positives": 2}}},
+        "test_opened": 0, "timings": {"train_seconds": 1.5}, "parameters": {"total": 1000},
+    }  # fmt: skip
+    val = predictions_of(cohort, np.arange(4), np.full(4, 0.5))
+    save_predictions(run, "val", val)
+    metrics = {"val": evaluate_predictions(val, 0.5), "d4": False}
+    (run / "failures").mkdir()
+    errors_by_patient(val, 0.5).to_csv(run / "failures" / "patients.csv", index=False)
     contents = {"calibration": calibration, "context": context, "run": record, "metrics": metrics}
     for name, content in contents.items():
-        (run / f"{name}.json").write_text(json.dumps(content))
+        (run / f"{name}.json").write_text(to_json(content))
     pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4]}).to_csv(run / "history.csv", index=False)
     _network().save(folder / "network" / "model.keras")
 

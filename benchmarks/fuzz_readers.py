@@ -68,16 +68,18 @@ def read_csv(folder: Path, name: str) -> None:
 
 
 def read_run(folder: Path, name: str) -> None:  # noqa: ARG001
-    """All that is read of a run but its network."""
+    """All that is read of a run but its network: by predictions, evaluations, comparisons and reports."""
     from ductal.context.model import ContextModel
-    from ductal.evaluation.runs import load_run
+    from ductal.evaluation.analysis import read_failures
+    from ductal.evaluation.compare import leaderboard
+    from ductal.evaluation.runs import read_trained
     from ductal.inference.predictor import read_settings
 
     read_settings(folder)
     ContextModel.load(folder)
-    record = load_run(folder)
-    for part in record.parts:
-        record.predictions(part)
+    read_trained(folder)
+    read_failures(folder)
+    leaderboard([folder, folder])
 
 
 def read_network(folder: Path, name: str) -> None:

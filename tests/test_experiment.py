@@ -163,6 +163,21 @@ def test_only_the_same_settings_count_as_finished(tiny_cohort: Cohort, tmp_path:
         assert not is_trained(tmp_path, *asked)
 
 
+def test_a_record_elsewhere_or_without_end_is_no_run(
+    tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = make_split(tiny_cohort, "random", seed=1)
+    content, asked = json.dumps(record_of(tiny_cohort, split)), ({"name": "a"}, tiny_cohort, split, 1)
+    for name in ("linked", "plain"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "plain" / "run.json").write_text(content)
+    (tmp_path / "linked" / "run.json").symlink_to(tmp_path / "plain" / "run.json")
+    assert is_trained(tmp_path / "plain", *asked)
+    assert not is_trained(tmp_path / "linked", *asked)
+    monkeypatch.setattr("ductal.loading.records.MAX_JSON_BYTES", len(content) - 1)
+    assert not is_trained(tmp_path / "plain", *asked)
+
+
 def older(settings: dict[str, Any]) -> dict[str, Any]:
     """The record of `settings` before there was `randaugment`, when a setting without effect was allowed."""
     recorded: dict[str, Any] = json.loads(json.dumps(settings))
@@ -294,6 +309,8 @@ def test_the_options_of_train_reach_the_training(
         (None, False, False, None, False), (2, True, True, tracking, False)
     ]  # fmt: skip
     assert [split.name for split, _ in calls] == ["random", "inner fold 1 of 4"]
+    # Other runs there were made with the one that `ductal run` left; each run has its own.
+    assert not (tmp_path / "split.json").exists()
 
 
 def test_a_full_disk_stops_the_rest(tiny_cohort: Cohort, tmp_path: Path, trainings: Trainings) -> None:

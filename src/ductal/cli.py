@@ -169,7 +169,6 @@ def train(
     patches = Cohort.open(cohort)
     plan = Plan(recipes=(recipe,), split=name, split_file=split_file, seed=seed, **divided, inner_fold=inner)
     parts, audit = split_audited(plan, patches, console)
-    parts.save(out / "split.json")
     folder = train_isolated(
         settings, patches.folder, parts, out / "runs" / settings.name,
         audit=audit, seed=seed, profile=profile.value, weights_file=weights_file, final=False,

@@ -24,7 +24,7 @@ def rebuild(
     ] = None,
     cohort: OfCohort = None,
     out: Annotated[Path, typer.Option("--out", help="Folder to write; earlier slides there are replaced.")] = Path(
-        "slides"
+        "rebuilt"
     ),
     context: Annotated[
         bool | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections import Counter
@@ -27,6 +26,8 @@ from ductal.evaluation.report import write_comparison_report
 from ductal.evaluation.tables import to_csv, to_markdown, to_rich_table
 from ductal.experiment_data import open_cohort, split_audited
 from ductal.files import sole_writer, write_text
+from ductal.loading.links import refuse_links
+from ductal.loading.records import read_json
 from ductal.tracking.options import Tracking
 from ductal.training.checkpoint import checkpoint_folder
 from ductal.training.combinations import check_shares, without_idle
@@ -141,8 +142,7 @@ def _carry_out(plan: Plan, recipes: list[Recipe], console: Console) -> Result:
     if failures and not runs:
         raise failures[0]
     for name in CONTROLS:
-        folder = plan.out / "runs" / name
-        runs.append(folder)
+        runs.append(folder := plan.out / "runs" / name)
         settings = {"name": name, "title": CONTROLS[name].says}
         if not is_finished(folder, settings, cohort, split, plan.seed):
             with console.status(f"Control model {name}"):
@@ -163,9 +163,8 @@ def _train_or_keep(
 
     def is_done(wanted: Recipe) -> bool:
         weights_file = plan.weights_file if wanted.weights == "imagenet" else None
-        settings = wanted.model_dump(mode="json")
         return is_trained(
-            plan.out / "runs" / wanted.name, settings, cohort, split, plan.seed, weights_file,
+            plan.out / "runs" / wanted.name, wanted.model_dump(mode="json"), cohort, split, plan.seed, weights_file,
             deterministic=plan.deterministic,
         )  # fmt: skip
 
@@ -231,10 +230,11 @@ def is_trained(
 ) -> bool:
     """Whether `folder` holds a complete run of exactly this recipe (as JSON), cohort, split and seed.
 
-    With `deterministic` it must have been trained so; without, it may.
+    With `deterministic` it must have been trained so; without, it may. A folder that holds a link is none.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        refuse_links(folder)
+        record = read_json(folder / "run.json")
         return bool(
             _same_recipe(record["recipe"], settings)
             and record["cohort"]["fingerprint"] == cohort.info.fingerprint
@@ -244,7 +244,7 @@ def is_trained(
             and (record.get("deterministic") is True or not deterministic)
             and _same_weights(record, weights_file)
         )
-    except (OSError, ValueError, KeyError, TypeError):  # not there (an encoder, too), or not what this version writes
+    except (OSError, ValueError, KeyError, TypeError):  # not there (an encoder, too), or not what is written here
         return False
 
 

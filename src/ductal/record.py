@@ -19,6 +19,7 @@ from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
 from ductal.errors import RunError
+from ductal.files import atomic_file
 from ductal.inference.encoder import ABOUT, ENCODER_FOLDER
 
 
@@ -78,14 +79,20 @@ def package_versions(*names: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
-def save_predictions(
-    folder: Path, part: str, cohort: Cohort, rows: np.ndarray, probs: np.ndarray
-) -> pd.DataFrame:
-    """Write `predictions/<part>.parquet` (patch_id, patient, label, prob float32) and return it."""
-    (folder / "predictions").mkdir(exist_ok=True)
-    table = cohort.table.iloc[rows][["patch_id", "patient", "label"]].assign(prob=probs.astype(np.float32))
-    table.to_parquet(folder / "predictions" / f"{part}.parquet", index=False)
-    return table
+def predictions_of(cohort: Cohort, rows: np.ndarray, probs: np.ndarray) -> pd.DataFrame:
+    """What was said of some rows of a cohort: patch_id, patient, label, prob (float32)."""
+    table = cohort.table.iloc[rows][["patch_id", "patient", "label"]].reset_index(drop=True)
+    return table.assign(prob=probs.astype(np.float32))
+
+
+def save_predictions(folder: Path, part: str, predictions: pd.DataFrame) -> None:
+    """Write `predictions/<part>.parquet`, as from `predictions_of`, whole or not at all.
+
+    Raises:
+        StorageError: the disk refused the write.
+    """
+    with atomic_file(folder / "predictions" / f"{part}.parquet") as temporary:
+        predictions.to_parquet(temporary, index=False)
 
 
 def model_digest(run_folder: Path) -> str:

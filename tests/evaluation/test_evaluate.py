@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +17,12 @@ from typer.testing import CliRunner
 from ductal.cli import app
 from ductal.data.audit import audit_split
 from ductal.data.cohort import Cohort
-from ductal.data.split import Split
+from ductal.data.split import Part, Split
 from ductal.data.splitting import make_split
-from ductal.errors import RunError
+from ductal.errors import RunError, StorageError
 from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.evaluate import evaluate
+from ductal.evaluation.runs import load_run
 from ductal.locks import locked
 from ductal.record import describe_data, to_json
 
@@ -56,7 +58,7 @@ def run(
 
     monkeypatch.setattr("ductal.evaluation.evaluate.Predictor.from_run", predictor)
     # Figures take most of the time, and have tests of their own.
-    for drawing in ("evaluate._draw", "figures_training.curves", "figures_failures.errors_by_distance",
+    for drawing in ("findings._draw", "figures_training.curves", "figures_failures.errors_by_distance",
                     "figures_failures.errors_by_stain"):  # fmt: skip
         monkeypatch.setattr(f"ductal.evaluation.{drawing}", lambda *_: None)
     folder = tmp_path / "runs" / "vgg16-full"
@@ -84,6 +86,105 @@ def test_everything_is_written_and_the_threshold_stays(run: Path, tiny_cohort: C
     for name in ("MODEL_CARD.md", "CHECKLIST.md", "report.html", "metrics.json", "failures/suspects.csv"):
         assert (run / name).stat().st_size > 0
     assert read(run, "run.json")["test_opened"] == 1
+
+
+@pytest.mark.parametrize("at", ["val.parquet", "test.parquet", "calibration.json", "metrics.json"])
+def test_an_evaluation_that_is_cut_off_leaves_no_figures(
+    run: Path, tiny_cohort: Cohort, split: Split, at: str
+) -> None:
+    """Neither those of before beside a new threshold, nor half a table; and it can be repeated."""
+    evaluate(run, tiny_cohort, split)
+    with pytest.MonkeyPatch.context() as patch:
+        _cut_off(patch, at)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(run, tiny_cohort, split, threshold_rule="cost:5")
+    for name in ("metrics.json", "report.html", "MODEL_CARD.md", "CHECKLIST.md", "failures/patients.csv"):
+        assert not (run / name).exists()
+    with pytest.raises(RunError, match="not evaluated, or not to the end"):
+        load_run(run)
+    parts: tuple[Part, ...] = ("val", "test")
+    for part in parts:
+        rows = split.rows(tiny_cohort, part, final_evaluation=True)
+        assert len(pd.read_parquet(run / "predictions" / f"{part}.parquet")) == len(rows)
+    evaluate(run, tiny_cohort, split)
+    assert load_run(run).metrics["test"]["threshold"] == read(run, "calibration.json")["threshold"]
+    assert (run / "report.html").is_file()
+
+
+def test_findings_that_are_cut_off_are_not_those_of_before(run: Path, tiny_cohort: Cohort, split: Split) -> None:
+    evaluate(run, tiny_cohort, split)
+    with pytest.MonkeyPatch.context() as patch:
+        _cut_off(patch, "stain.csv")
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(run, tiny_cohort, split, threshold_rule="cost:5")
+    found = load_run(run)
+    assert found.metrics["test"]["threshold"] == found.calibration["threshold"] != 0.5
+    assert {path.name for path in (run / "failures").iterdir()} == {"patients.csv", "distance.csv"}
+    assert not (run / "report.html").exists()
+
+
+def _cut_off(patch: pytest.MonkeyPatch, at: str) -> None:
+    """Interrupt whoever puts a file of this name in its place."""
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if Path(target).name == at:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    patch.setattr(Path, "replace", interrupted)
+
+
+@pytest.mark.parametrize("table", ["to_parquet", "to_csv"])
+def test_a_full_disk_leaves_no_half_table(run: Path, tiny_cohort: Cohort, split: Split, table: str) -> None:
+    def half(_: pd.DataFrame, path: Path, **__: Any) -> None:
+        path.write_bytes(b"PAR1 half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    evaluate(run, tiny_cohort, split)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pd.DataFrame, table, half)
+        with pytest.raises(StorageError, match="No space left"):
+            evaluate(run, tiny_cohort, split)
+    assert not [path for path in run.rglob("*") if path.is_file() and b"half" in path.read_bytes()]
+    assert len(pd.read_parquet(run / "predictions" / "val.parquet"))
+
+
+DAMAGE: dict[str, tuple[str, Any]] = {
+    "no fingerprint": ("run.json", lambda run: run["cohort"].pop("fingerprint")),
+    "no split": ("run.json", lambda run: run.pop("split")),
+    "a count of words": ("run.json", lambda run: run.update(test_opened="once")),
+    "no timings": ("run.json", lambda run: run.pop("timings")),
+    "limits of words": ("calibration.json", lambda settings: settings.update(abstention={"low": "a", "high": "b"})),
+    "an unknown fit": ("calibration.json", lambda settings: settings["calibration"].update(fit="spline")),
+    "no history": ("history.csv", None),
+    "a history of words": ("history.csv", "epoch,stage,val_loss\n1,all,low\n"),
+    "an empty history": ("history.csv", "epoch,stage,val_loss\n"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_run_is_refused_before_its_test_patients_are_opened(
+    run: Path, tiny_cohort: Cohort, split: Split, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    name, change = DAMAGE[what]
+    if callable(change):
+        content = read(run, name)
+        change(content)
+        (run / name).write_text(json.dumps(content))
+    elif change is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_text(change)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    def opened(*_: Any, **__: Any) -> np.ndarray:
+        raise AssertionError("a patient was looked at")
+
+    monkeypatch.setattr(Split, "rows", opened)
+    with pytest.raises(RunError, match=name):
+        evaluate(run, tiny_cohort, split)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_a_run_that_is_being_written_is_left_alone(

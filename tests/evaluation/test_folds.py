@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import fake_runs as fake
@@ -11,10 +12,10 @@ import pytest
 from sklearn import metrics as sk
 
 from ductal.errors import RunError
-from ductal.evaluation.compare import leaderboard, load_runs
+from ductal.evaluation.compare import best_on_validation, leaderboard, load_runs
 from ductal.evaluation.folds import PooledRun, each_patient, evaluate_folds, pool_folds
 from ductal.evaluation.metrics import PATIENT_METRICS, evaluate_predictions
-from ductal.evaluation.report import write_comparison_report
+from ductal.evaluation.report import verdict, warnings_of, write_comparison_report
 from ductal.evaluation.runs import load_run
 
 
@@ -122,6 +123,36 @@ def test_folds_become_one_row_and_their_models_are_compared(tmp_path: Path) -> N
     assert "Only 18 of 162 patients of the cohort are in the pooled folds." in html
     assert "each fold" in html
     assert not (tmp_path / "out" / "figures" / "roc_pr.png").exists()
+
+
+def test_the_best_of_pooled_folds_is_chosen_by_validation_scores(tmp_path: Path) -> None:
+    """`luck` is the better one on test patients, and was not on those who may choose."""
+    folders = [kfold(tmp_path, fold, name) for fold in range(3) for name in ("merit", "luck")]
+    for part, strong, weak in (("val", "merit", "luck"), ("test", "luck", "merit")):
+        for fold in range(3):
+            for name, skill in ((strong, 3.0), (weak, 1.5)):
+                _overwrite(tmp_path / f"{name}-{fold}-of-3", part, skill, fake.MANY[fold * 6 : fold * 6 + 6])
+    rows = leaderboard(folders)
+    assert rows["name"].tolist() == ["luck", "merit"]
+    assert rows.loc[best_on_validation(rows), "name"] == "merit"
+    assert rows["to_best"].tolist() == ["higher", "best"]
+    assert verdict(rows).startswith("Chosen on validation patients out of 2 models: Merit")
+    assert verdict(rows.assign(val_roc_auc=np.nan)).startswith("Best of 2 models: Luck")
+    told = dict(warnings_of(load_runs(folders), rows))
+    assert "Folds share their patients" in told
+    assert "luck" in dict(warnings_of(load_runs(folders), rows.assign(val_roc_auc=np.nan)))[
+        "Best of several by the figure that is shown"
+    ]
+    assert "Folds share their patients" not in dict(warnings_of(load_runs(folders[::2]), rows[1:]))
+
+
+def _overwrite(folder: Path, part: str, skill: float, patients: tuple[str, ...]) -> None:
+    """Other predictions for one part of a run."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    table = fake.predictions(part, skill, patients)
+    table.to_parquet(folder / "predictions" / f"{part}.parquet", index=False)
+    metrics[part] = evaluate_predictions(table, metrics[part]["threshold"])
+    (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 def test_what_is_no_set_of_folds_stays_apart(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_it_says_the_result_the_cohort_the_audit_and_the_settings(comparison: Pa
         "18,537 patches of 162 patients",
         "Split “published”",
         "The image is not 50 x 50 px",
-        "277,524 second copies ignored",
+        "the runs' own reports have them",
         "No patient is in two parts.",
         "not testable",
         "limit_per_class 200",

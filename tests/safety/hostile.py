@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import marshal
 import zipfile
@@ -66,6 +67,16 @@ def layer(config: Json, name: str) -> Json:
     return found
 
 
+def insert(config: Json, after: str, name: str, kind: str, **settings: Any) -> None:
+    """Put a layer behind another one that has one successor."""
+    layers = config["config"]["layers"]
+    at = next(place for place, item in enumerate(layers) if item["name"] == after)
+    new, following = copy.deepcopy(layers[at + 1]), layers[at + 1]
+    new.update(class_name=kind, name=name, config={"name": name, **settings})
+    following["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = [name, 0, 0]
+    layers.insert(at + 1, new)
+
+
 def function(module: str, name: str) -> Json:
     """A reference to a function, as in the published attacks."""
     return {"module": module, "class_name": "function", "config": name, "registered_name": name}
@@ -77,10 +88,15 @@ def bytecode(canary: Path) -> str:
     return base64.b64encode(marshal.dumps(code)).decode()
 
 
-def refused(run: Path, canary: Path, match: str | None = None) -> None:
-    """Loading ends in RunError, and the attack has left no trace: no canary, no file but those of before."""
+def refused(run: Path, canary: Path, match: str) -> None:
+    """Loading ends in RunError with this text, and the attack left no trace: no canary, no file but those before."""
     before = sorted(run.rglob("*"))
     with pytest.raises(RunError, match=match):
         load_keras(run / "model.keras")
     assert not canary.exists()
     assert sorted(run.rglob("*")) == before
+
+
+def named(one: Any) -> str:
+    """An attack's name for its test; nothing for the text that goes with it."""
+    return getattr(one, "__name__", "").strip("_")

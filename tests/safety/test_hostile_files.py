@@ -21,12 +21,13 @@ from hostile import (
     bytecode,
     honest_model,
     members,
+    named,
     refused,
     save_run,
     write,
 )
 
-from ductal.inference.engines import IR_FOLDER
+from ductal.inference.engines import IR_FOLDER, load_keras
 from ductal.inference.predictor import Predictor
 
 PATCHES = np.random.default_rng(4).integers(0, 256, (5, 50, 50, 3), dtype=np.uint8)
@@ -61,10 +62,19 @@ def _empty(path: Path, canary: Path) -> None:  # noqa: ARG001
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("attack", [_legacy_h5, _saved_model, _pipe, _pickle, _empty], ids=lambda a: a.__name__)
-def test_other_formats_are_refused(attack: Callable[[Path, Path], None], run: Path, canary: Path) -> None:
+@pytest.mark.parametrize(
+    ("attack", "match"),
+    [
+        (_legacy_h5, r"is no \.keras file"), (_saved_model, "missing, or no file"), (_pipe, "missing, or no file"),
+        (_pickle, r"is no \.keras file"), (_empty, r"is no \.keras file"),
+    ],
+    ids=named,
+)  # fmt: skip
+def test_other_formats_are_refused(
+    attack: Callable[[Path, Path], None], match: str, run: Path, canary: Path
+) -> None:
     attack(run / "model.keras", canary)
-    refused(run, canary)
+    refused(run, canary, match)
 
 
 @pytest.mark.parametrize("name", ["../canary", "/tmp/ductal-canary", "assets/vocabulary.txt", "model.weights.npz"])
@@ -83,7 +93,7 @@ def test_a_member_twice_is_refused(run: Path, canary: Path) -> None:
 def test_a_bomb_as_a_member_is_refused(name: str, run: Path, canary: Path) -> None:
     files = members(run / "model.keras") | {name: bytes(40 * 2**20)}
     write(run / "model.keras", files, zipfile.ZIP_DEFLATED)
-    refused(run, canary, "packed|too large")
+    refused(run, canary, r"config\.json is too large" if name == CONFIG else "its weights are packed")
 
 
 def test_a_member_that_lies_about_its_size_is_refused(run: Path, canary: Path) -> None:
@@ -91,75 +101,103 @@ def test_a_member_that_lies_about_its_size_is_refused(run: Path, canary: Path) -
     at = raw.rindex(WEIGHTS.encode()) - 46  # its record in the central directory
     struct.pack_into("<LL", raw, at + 20, 2**31, 2**31)
     (run / "model.keras").write_bytes(raw)
-    refused(run, canary)
+    refused(run, canary, r"cannot be loaded \((BadZipFile|EOFError)")
 
 
-def _external_link(file: h5py.File) -> None:
+def _external_link(file: h5py.File, beside: Path) -> None:
     del file["layers"]
-    file["layers"] = h5py.ExternalLink("/etc/hostname", "/")
+    file["layers"] = h5py.ExternalLink(str(beside), "/layers")
 
 
-def _soft_link(file: h5py.File) -> None:
-    file["layers/other"] = h5py.SoftLink("/layers")
+def _soft_link(file: h5py.File, beside: Path) -> None:  # noqa: ARG001
+    group, name, bias = _array(file)
+    file["elsewhere"] = bias
+    group[name] = h5py.SoftLink("/elsewhere")
 
 
-def _hard_loop(file: h5py.File) -> None:
+def _hard_loop(file: h5py.File, beside: Path) -> None:  # noqa: ARG001
     file["layers/other"] = file["layers"]
 
 
-def _array(file: h5py.File) -> tuple[h5py.Group, str]:
-    """Where the dense layer keeps its bias, which is taken away."""
+def _array(file: h5py.File) -> tuple[h5py.Group, str, np.ndarray]:
+    """Where the dense layer keeps its bias, which is taken away, and what it was, float32 (1,)."""
     group = file["layers/dense/vars"]
+    bias = group["1"][()]
     del group["1"]
-    return group, "1"
+    return group, "1", bias
 
 
-def _strings(file: h5py.File) -> None:
-    group, name = _array(file)
+def _strings(file: h5py.File, beside: Path) -> None:  # noqa: ARG001
+    group, name, _ = _array(file)
     group.create_dataset(name, data=["x"], dtype=h5py.string_dtype())
 
 
-def _external_bytes(file: h5py.File) -> None:
-    group, name = _array(file)
-    group.create_dataset(name, (1,), "f4", external=[("/etc/hostname", 0, 4)])
+def _external_bytes(file: h5py.File, beside: Path) -> None:
+    group, name, bias = _array(file)
+    beside.with_suffix(".raw").write_bytes(bias.tobytes())
+    group.create_dataset(name, (1,), "f4", external=[(str(beside.with_suffix(".raw")), 0, 4)])
 
 
-def _virtual(file: h5py.File) -> None:
-    group, name = _array(file)
+def _virtual(file: h5py.File, beside: Path) -> None:
+    group, name, _ = _array(file)
     layout = h5py.VirtualLayout((1,), "f4")
-    layout[0:1] = h5py.VirtualSource("/etc/hostname", "x", (1,))
+    layout[0:1] = h5py.VirtualSource(str(beside), "layers/dense/vars/1", (1,))
     group.create_virtual_dataset(name, layout)
 
 
-def _packed(file: h5py.File) -> None:
-    group, name = _array(file)
-    group.create_dataset(name, (2**24,), "f4", compression="gzip", fillvalue=0)
+def _packed(file: h5py.File, beside: Path) -> None:  # noqa: ARG001
+    group, name, bias = _array(file)
+    group.create_dataset(name, data=bias, compression="gzip")
 
 
-def _unwritten(file: h5py.File) -> None:
-    group, name = _array(file)
+def _unwritten(file: h5py.File, beside: Path) -> None:  # noqa: ARG001
+    group, name, _ = _array(file)
     group.create_dataset(name, (2**40,), "f4")
 
 
-def _missing(file: h5py.File) -> None:
+def _missing(file: h5py.File, beside: Path) -> None:  # noqa: ARG001
     _array(file)
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [_external_link, _soft_link, _hard_loop, _strings, _external_bytes, _virtual, _packed, _unwritten, _missing],
-    ids=lambda attack: attack.__name__.strip("_"),
-)
-def test_weights_that_are_more_than_numbers_are_refused(
-    attack: Callable[[h5py.File], None], run: Path, canary: Path, tmp_path: Path
-) -> None:
+def _put_back(file: h5py.File, beside: Path) -> None:  # noqa: ARG001
+    group, name, bias = _array(file)
+    group.create_dataset(name, data=bias)
+
+
+def _with_weights(run: Path, change: Callable[[h5py.File, Path], None], folder: Path) -> None:
+    """Have the weights of a run changed; `change` also gets the path of a whole copy of them."""
     files = members(run / "model.keras")
-    path = tmp_path / "w.h5"
-    path.write_bytes(files[WEIGHTS])
+    path, beside = folder / "w.h5", folder / "beside.h5"
+    for copy in (path, beside):
+        copy.write_bytes(files[WEIGHTS])
     with h5py.File(path, "r+") as file:
-        attack(file)
+        change(file, beside)
     write(run / "model.keras", files | {WEIGHTS: path.read_bytes()})
-    refused(run, canary)
+
+
+@pytest.mark.parametrize(
+    ("attack", "match"),
+    [
+        (_external_link, "link to another file or place"), (_soft_link, "link to another file or place"),
+        (_hard_loop, "refer to each other"), (_strings, "something other than numbers"),
+        (_external_bytes, "packed, or lie outside"), (_virtual, "packed, or lie outside"),
+        (_packed, "packed, or lie outside"), (_unwritten, "shorter than they say"),
+        (_missing, "need more numbers than its weights file holds"),
+    ],
+    ids=named,
+)  # fmt: skip
+def test_weights_that_are_more_than_numbers_are_refused(
+    attack: Callable[[h5py.File, Path], None], match: str, run: Path, canary: Path, tmp_path: Path
+) -> None:
+    _with_weights(run, attack, tmp_path)
+    refused(run, canary, match)
+
+
+def test_weights_that_were_written_anew_are_read(run: Path, tmp_path: Path) -> None:
+    """Without this, the tests above could pass because their files are broken in another way."""
+    expected = load_keras(run / "model.keras").predict_on_batch(PATCHES)
+    _with_weights(run, _put_back, tmp_path)
+    np.testing.assert_array_equal(load_keras(run / "model.keras").predict_on_batch(PATCHES), expected)
 
 
 @pytest.mark.skipif(util.find_spec("openvino") is None, reason="openvino is not installed")

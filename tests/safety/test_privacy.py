@@ -98,16 +98,24 @@ def test_names_of_slides_can_be_kept_secret(scan: Path, run: Path, tmp_path: Pat
 
 def test_patients_are_named_in_their_run_and_not_in_comparisons(tmp_path: Path) -> None:
     patients = (f"{CANARY}a", f"{CANARY}b", "9022", "9175", "9250", "9257")
+    said = f"1 images outside the layout were ignored, such as '{CANARY}.png'."
+    check = {"name": "exact copies", "what": "rule", "status": "failed", "pairs": 1, "examples": [f"{CANARY}_x1_y1"]}
     folders = [
-        fake.make_run(tmp_path / name, name, patients=patients, cohort_folder=f"/home/{CANARY}/cohort")
+        fake.make_run(
+            tmp_path / name, name, patients=patients, cohort_folder=f"/home/{CANARY}/cohort",
+            cohort=fake.cohort(notes=[said]), audit={"checks": [check], "notes": [f"1 runs of ids ({CANARY}1-2)"]},
+        )
         for name in ("vgg16-full", "vgg16-frozen")
-    ]
+    ]  # fmt: skip
     out = tmp_path / "compared"
-    write_comparison_report(out, folders, "two")
+    report = write_comparison_report(out, folders, "two").read_text(encoding="utf-8")
+    assert "exact copies" in report  # the audit itself is there, only nobody is named
     rows = leaderboard(folders)
     rows.to_csv(out / "leaderboard.csv")
     (out / "leaderboard.md").write_text(to_markdown(rows))
     assert CANARY not in everything_in(out)
+    alone = write_run_report(folders[0]).read_text(encoding="utf-8")
+    assert all(words in alone for words in (f"{CANARY}.png", f"{CANARY}_x1_y1", f"{CANARY}1-2"))
 
 
 def test_the_path_of_the_data_is_in_no_report(tmp_path: Path) -> None:

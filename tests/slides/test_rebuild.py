@@ -82,7 +82,7 @@ def test_predicted_patients_are_rebuilt_from_what_the_run_saved(
     assert table["patient"].tolist() == PARTS["val"]
     assert set(table["track"]) == {"patch-only"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "slides.csv", *(f"{name}.{kind}" for name in PARTS["val"] for kind in ("png", "csv"))
+        "rebuilt.csv", *(f"{name}.{kind}" for name in PARTS["val"] for kind in ("png", "csv"))
     }  # fmt: skip
     saved = pd.read_parquet(finished / "predictions" / "val.parquet").set_index("patch_id")
     each = pd.read_csv(tmp_path / "out" / "90003.csv")
@@ -138,9 +138,31 @@ def test_mistakes_are_told_and_leave_nothing(
 def test_a_folder_with_something_else_is_not_replaced(
     cohort: Cohort, finished: Path, split: Split, tmp_path: Path
 ) -> None:
-    (tmp_path / "letter.txt").touch()
-    with pytest.raises(DataError, match="not replaced"):
-        rebuild(finished, cohort, split, tmp_path)
+    rebuild(finished, cohort, split, tmp_path / "out", patients=["90002"], tissue=False)
+    (tmp_path / "out" / "letter.txt").touch()
+    with pytest.raises(DataError, match=r"letter\.txt.*not replaced"):
+        rebuild(finished, cohort, split, tmp_path / "out", patients=["90002"], tissue=False)
+    with pytest.raises(DataError, match=r"is a file.*not replaced"):
+        rebuild(finished, cohort, split, tmp_path / "out" / "letter.txt")
+
+
+def test_rebuilt_and_scanned_slides_in_one_folder_leave_each_other_alone(
+    cohort: Cohort, run: Path, split: Split, tmp_path: Path
+) -> None:
+    scan = tmp_path / "scan.png"
+    density = np.random.default_rng(0).uniform(0.6, 1.8, (200, 200, 1)) * [0.5, 1.0, 0.45]
+    Image.fromarray((243 * np.exp(-density)).astype(np.uint8)).save(scan)
+    out = tmp_path / "both"
+    done = CliRunner().invoke(app, ["slide", str(run), str(scan), "--mpp", "4", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    asked = ["rebuild", str(run), "90002", "--no-tissue", "--out", str(out)]
+    assert CliRunner().invoke(app, asked).exit_code == DataError.exit_code
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    rebuild(run, cohort, split, tmp_path / "rebuilt", patients=["90002"], tissue=False)
+    done = CliRunner().invoke(app, ["slide", str(run), str(scan), "--mpp", "4", "--out", str(tmp_path / "rebuilt")])
+    assert done.exit_code == 0, done.output
+    assert {"90002.csv", "90002.png", "rebuilt.csv"} < {path.name for path in (tmp_path / "rebuilt").iterdir()}
 
 
 def test_context_is_the_default_once_it_is_fitted(cohort: Cohort, run: Path, split: Split, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_it_is_evaluated_and_compared_like_any_run(
     kept = [shutil.copytree(run, tmp_path / run.name) for run in runs]
     evaluate(out, cohort, split)
     with pytest.MonkeyPatch.context() as patch:  # drawing takes most of the time
-        patch.setattr("ductal.evaluation.evaluate._write_findings", lambda *_: None)
+        patch.setattr("ductal.evaluation.evaluate.write_findings", lambda *_: None)
         for folder in kept:
             evaluate(folder, cohort, split)
     metrics = json.loads((out / "metrics.json").read_text())
@@ -91,6 +91,20 @@ def test_it_is_evaluated_and_compared_like_any_run(
     assert all(f"| Network {number} | VGG16" in card and f", seed {number + 2} |" in card for number in (1, 2))
     assert "cross-fitted" in text
     assert len(leaderboard([out, *kept])) == 3
+
+
+@pytest.mark.parametrize("name", ["calibration.json labels", "calibration.json threshold", "run.json weights"])
+def test_a_damaged_member_is_refused_before_anything_is_computed(
+    runs: list[Path], cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    damaged = Path(shutil.copytree(runs[0], tmp_path / "damaged"))
+    file, key = name.split()
+    content = json.loads((damaged / file).read_text())
+    del content[key]
+    (damaged / file).write_text(json.dumps(content))
+    monkeypatch.setattr(Predictor, "predict", None)
+    with pytest.raises(RunError, match=key):
+        combine([damaged, runs[1]], cohort, tmp_path / "out")
 
 
 def test_what_cannot_be_combined(runs: list[Path], cohort: Cohort, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from small_studies import computed, figure, tuning
 
 from ductal.data.cohort import Cohort
 from ductal.data.split import Split
-from ductal.record import save_predictions
+from ductal.record import predictions_of, save_predictions
 from ductal.training.recipe import Recipe
 from ductal.tune import judge
 from ductal.tune.patients import Audited
@@ -28,7 +28,8 @@ def predicted(bench: Bench, recipe: Recipe, part: Audited, folder: Path) -> floa
     share = figure(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.keras").touch()
-    save_predictions(folder, "val", cohort, rows, share * cohort.labels[rows] / 2 + (1 - share) * noise)
+    probs = share * cohort.labels[rows] / 2 + (1 - share) * noise
+    save_predictions(folder, "val", predictions_of(cohort, rows, probs))
     return share
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ductal.data.cohort import Cohort
 from ductal.data.stain import stain_densities
+from ductal.errors import RunError
 from ductal.evaluation import failures, figures_failures
+from ductal.files import atomic_file
 
 FOLDER = "failures"
+COUNTS = ("n", "patients", "errors", "fn", "fp", "neighbours")  # columns of whole numbers
+_WORDS = ("patch_id", "patient", "stain", "group", "distance")  # columns of text, in whatever table
+_NEEDED: dict[str, set[str]] = defaultdict(set, patients={"patient", "n", "errors"})  # columns, by table
 # File below FOLDER, its heading in the report, and what to look for in it.
 TABLES: tuple[tuple[str, str, str], ...] = (
     ("patients", "By patient", "The patients with the most wrong patches first; error share is their part of all "
@@ -55,17 +62,35 @@ def write_failures(folder: Path, predictions: pd.DataFrame, cohort: Cohort, thre
         "suspects": suspects[supported],
         "suspects_alone": suspects[~supported].drop(columns="agreeing"),
     }
-    (folder / FOLDER).mkdir(exist_ok=True)
     for name, _, _ in TABLES:
-        found[name].to_csv(folder / FOLDER / f"{name}.csv", index=False)
+        with atomic_file(folder / FOLDER / f"{name}.csv") as temporary:
+            found[name].to_csv(temporary, index=False)
     drawn = folder / "figures"
-    (drawn / "errors_by_distance.png").unlink(missing_ok=True)
     if len(found["distance"]):  # none where no slide can be rebuilt
         figures_failures.errors_by_distance(found["distance"], drawn / "errors_by_distance.png")
     figures_failures.errors_by_stain(found["stain"], drawn / "errors_by_stain.png")
 
 
 def read_failures(folder: Path) -> dict[str, pd.DataFrame]:
-    """What `write_failures` wrote, by table; those that are missing (runs of an older version) are left out."""
+    """What `write_failures` wrote, by table; those that are missing (runs of an older version) are left out.
+
+    Raises:
+        RunError: a table is damaged.
+    """
     files = {name: folder / FOLDER / f"{name}.csv" for name, _, _ in TABLES}
-    return {name: pd.read_csv(path, dtype={"patient": str}) for name, path in files.items() if path.is_file()}
+    return {name: _read(path) for name, path in files.items() if path.is_file()}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(_WORDS, str))
+        if missing := sorted(_NEEDED[path.stem] - set(table)):
+            raise ValueError(f"it lacks the column {missing[0]}")
+        for name in table.columns.difference(list(_WORDS)):
+            if not (pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().all()):
+                raise ValueError(f"the column {str(name)[:50]!r} does not hold numbers alone")
+            if name in COUNTS and np.isinf(table[name].to_numpy(np.float64)).any():
+                raise ValueError(f"the column {name} counts without end")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({type(error).__name__}: {error}). Evaluate the run again.") from error
+    return table

@@ -39,7 +39,8 @@ def leaderboard(
     control) with the highest ROC AUC on validation patients: on test patients it was then chosen without them.
     Columns without a suffix are taken at the
     threshold chosen on validation patients; those ending in ``_at_0.5`` at 0.5. Folds of one k-fold
-    split are pooled into one row (`ductal.evaluation.folds`).
+    split are pooled into one row (`ductal.evaluation.folds`): every patient is then a validation patient of one
+    network and a test patient of another, so "best" is chosen by other scores, but of the same patients.
 
     Args:
         folders: run folders.
@@ -142,7 +143,7 @@ def _val_auc(run: RunRecord) -> float:
 
 
 def best_on_validation(rows: pd.DataFrame) -> int:
-    """Index of the model that validation patients would choose; of the first row where none has such figures."""
+    """Index of the model that validation patients would choose; of the first row, the best on `part`, if none can."""
     models = rows.loc[~rows["control"].astype(bool), "val_roc_auc"]
     models = models if len(models) else rows["val_roc_auc"]
     at = models.to_numpy(np.float64)

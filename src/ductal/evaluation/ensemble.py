@@ -21,13 +21,22 @@ from ductal.evaluation.cross_fit import joined_split, out_of_fold
 from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.judgement import judge
 from ductal.evaluation.model_card import write_model_card
+from ductal.evaluation.runs import read_calibration
 from ductal.files import atomic_folder
 from ductal.inference.encoder import ENCODER_FOLDER
 from ductal.inference.engines import IR_FOLDER
 from ductal.inference.predictor import MEMBERS, Predictor
 from ductal.loading.links import refuse_links
 from ductal.loading.records import read_json
-from ductal.record import check_run_target, describe_data, package_versions, save_predictions, to_json
+from ductal.loading.schema import check_member
+from ductal.record import (
+    check_run_target,
+    describe_data,
+    package_versions,
+    predictions_of,
+    save_predictions,
+    to_json,
+)
 
 
 def combine(
@@ -67,7 +76,7 @@ def combine(
     if len({folder.resolve() for folder in runs}) < len(runs) or not runs or (len(runs) == 1 and not d4):
         raise RunError("An ensemble needs two runs or more, each once; or one run and D4 averaging (--d4).")
     check_run_target(out, [*runs, cohort.folder])
-    records, splits = zip(*members, strict=True)
+    records, calibrations, splits = zip(*members, strict=True)
     split = joined_split(splits)
     audit = audit_split(cohort, split)
     refuse_leaks(audit)
@@ -85,8 +94,7 @@ def combine(
         else:
             probs = predictor.predict(cohort.pixels, rows, progress=progress)
         judged = judge(cohort.labels[rows], probs, cohort.groups[rows], ThresholdRule.parse(rule))
-        first = read_json(runs[0] / "calibration.json")
-        kept = {name: first[name] for name in ("labels", "patch_size", "spacing_um")}
+        kept = {name: calibrations[0][name] for name in ("labels", "patch_size", "spacing_um")}
         (folder / "calibration.json").write_text(to_json(judged.settings | always | kept), encoding="utf-8")
         record = _record(out.name, records, cohort, split, audit, d4=d4, rule=rule)
         record["split"]["trained_on"] = max(one["split"]["trained_on"] for one in records)
@@ -94,7 +102,7 @@ def combine(
         record["exact"] = not fast  # how predictions/val.parquet was computed
         (folder / "run.json").write_text(to_json(record), encoding="utf-8")
         split.save(folder / "split.json")
-        save_predictions(folder, "val", cohort, rows, judged.probs)
+        save_predictions(folder, "val", predictions_of(cohort, rows, judged.probs))
         write_model_card(folder)
         write_checklist(folder)
     return out
@@ -105,26 +113,29 @@ def member_splits(folder: Path) -> list[Split]:
     return [Split.load(path) for path in sorted((folder / MEMBERS).glob("*/split.json"))]
 
 
-def _member(folder: Path, cohort: Cohort) -> tuple[dict[str, Any], Split]:
-    """run.json and the split of a run that may be a member."""
+def _member(folder: Path, cohort: Cohort) -> tuple[dict[str, Any], dict[str, Any], Split]:
+    """run.json, calibration.json and the split of a run that may be a member."""
     refuse_links(folder)
     try:
         record = read_json(folder / "run.json")
-        same = record["cohort"]["fingerprint"] == cohort.info.fingerprint
-        split_id = record["split"]["id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{folder} is not a run folder ({error!r}). Name folders under runs/.") from error
     if not (folder / "model.keras").is_file():
         raise RunError(f"{folder} holds no network: it is a control model or an ensemble. Name trained recipes.")
-    if not same:
+    calibration = read_calibration(folder)
+    try:
+        check_member(record, calibration)
+    except RunError as error:
+        raise RunError(f"{folder} is not whole ({error}). Train the run again.") from error
+    if record["cohort"]["fingerprint"] != cohort.info.fingerprint:
         raise RunError(
             f"{folder} was trained on another cohort: its training patients could be among the others' "
             "validation patients. Combine runs of one cohort."
         )
     split = Split.load(folder / "split.json")
-    if split.identity != split_id:
+    if split.identity != record["split"]["id"]:
         raise RunError(f"{folder / 'split.json'} is not what the run was trained with. Take the run's own file.")
-    return record, split
+    return record, calibration, split
 
 
 def _copy(source: Path, target: Path) -> None:

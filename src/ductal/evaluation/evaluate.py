@@ -15,33 +15,28 @@ from ductal.data.audit import AuditReport
 from ductal.data.cohort import Cohort
 from ductal.data.split import Part, Split
 from ductal.errors import RunError
-from ductal.evaluation import figures, figures_decision, figures_training
-from ductal.evaluation.analysis import write_failures
-from ductal.evaluation.checklist import write_checklist
 from ductal.evaluation.controls import CONTROLS
 from ductal.evaluation.cross_fit import out_of_fold
 from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.ensemble import member_splits
-from ductal.evaluation.judgement import (
-    MAX_ERROR,
-    calibrated_by_others,
-    calibration_block,
-    decision_block,
-    limits_of,
-    rechoose,
-)
+from ductal.evaluation.findings import METRICS, remove_findings, write_findings
+from ductal.evaluation.judgement import calibration_block, decision_block, rechoose
 from ductal.evaluation.metrics import best_threshold, evaluate_predictions, join_labels
-from ductal.evaluation.model_card import write_model_card
-from ductal.evaluation.report import write_run_report
+from ductal.evaluation.runs import read_trained
 from ductal.evaluation.temperature import Scaling
 from ductal.files import atomic_folder, sole_writer, write_text
 from ductal.inference.predictor import Predictor
-from ductal.loading.links import refuse_links
-from ductal.loading.records import read_json, read_table
-from ductal.record import check_run_target, describe_data, package_versions, save_predictions, to_json
+from ductal.loading.records import read_table
+from ductal.record import (
+    check_run_target,
+    describe_data,
+    package_versions,
+    predictions_of,
+    save_predictions,
+    to_json,
+)
 
 Progress = Callable[[int, int], None]
-REPORT = "report.html"  # the last file of an evaluation
 
 
 def evaluate(
@@ -59,7 +54,9 @@ def evaluate(
     --d4`), and not otherwise, since temperature and threshold belong to what they were chosen on.
 
     Writes predictions, `metrics.json`, figures, tables of failures, `MODEL_CARD.md`, `CHECKLIST.md` and
-    `report.html` into the run folder and counts in `run.json` how often its test patients were opened.
+    `report.html` into the run folder and counts in `run.json` how often its test patients were opened. What an
+    earlier evaluation said is removed before any of it is replaced, so that an interruption leaves a run that
+    counts as not evaluated, and never figures of one evaluation beside predictions of another.
 
     Args:
         run_folder: as written by `ductal.training.trainer.train`.
@@ -75,13 +72,13 @@ def evaluate(
         The content of metrics.json.
 
     Raises:
-        RunError: not a finished run, one with links in it, trained on another cohort or split, or no such rule.
+        RunError: not a finished run, a damaged one, one with links in it, trained on another cohort or split, or no
+            such rule. All of it is told before a test patient is opened.
         StorageError: the disk refused. BusyError: another command writes into the run.
     """
     folder = Path(run_folder)
     rule = None if threshold_rule is None else ThresholdRule.parse(threshold_rule)
-    refuse_links(folder)
-    _check_same(_read_json(folder / "run.json"), cohort, split)
+    _check_same(read_trained(folder).run, cohort, split)
     with sole_writer(folder):
         return _evaluate_alone(folder, cohort, split, rule, fast, progress)
 
@@ -90,10 +87,10 @@ def _evaluate_alone(
     folder: Path, cohort: Cohort, split: Split, rule: ThresholdRule | None, fast: bool, progress: Progress | None
 ) -> dict[str, Any]:
     """`evaluate`, while nobody else writes into the run, so that no opening of the test patients is lost."""
-    record = _read_json(folder / "run.json")
+    trained = read_trained(folder)
+    record, settings = trained.run, trained.calibration
     _check_same(record, cohort, split)
     predictor = Predictor.from_run(folder, exact=not fast)  # figures should not depend on the machine
-    settings = _read_json(folder / "calibration.json")
     members = member_splits(folder) if split.cross_fitted else []
     known = _known(folder, record, cohort, split, exact=not fast)
     if not known and record.pop("exact", None) is not None:  # what is saved is replaced, and so no longer known
@@ -109,13 +106,15 @@ def _evaluate_alone(
     if rule is not None:
         rows = split.rows(cohort, "val")
         settings = rechoose(settings, cohort.labels[rows], predict("val", rows), rule)
-    (folder / REPORT).unlink(missing_ok=True)  # its absence says that an evaluation did not come to its end
-    metrics = _evaluate_parts(folder, record, cohort, split, predict, settings["threshold"], settings)
+    metrics, tables = _evaluate_parts(folder, record, cohort, split, predict, settings["threshold"], settings)
     metrics |= {"d4": predictor.d4, "engine": predictor.engine.name, "exact": not fast}
-    if rule is not None:  # after the predictions, so that a failure leaves the run as it was
+    # A failure until here leaves what the run said before. From here to the new metrics it was not evaluated.
+    remove_findings(folder)
+    _save(folder, record, tables)
+    if rule is not None:
         write_text(folder / "calibration.json", to_json(settings))
-    write_text(folder / "metrics.json", to_json(metrics))
-    _write_findings(folder, record, cohort, settings)
+    write_text(folder / METRICS, to_json(metrics))
+    write_findings(folder, tables, cohort, settings, trained.history)
     return metrics
 
 
@@ -132,20 +131,6 @@ def _known(
         return {}
     same = saved["patch_id"].tolist() == cohort.table["patch_id"].iloc[rows].tolist()
     return {"val": saved["prob"].to_numpy(np.float32)} if same else {}
-
-
-def _write_findings(folder: Path, record: dict[str, Any], cohort: Cohort, settings: dict[str, Any]) -> None:
-    """Everything that is made of predictions and metrics.json: figures, tables of failures, card, report."""
-    (folder / "figures").mkdir(exist_ok=True)
-    if not record.get("ensemble"):
-        figures_training.curves(pd.read_csv(folder / "history.csv"), folder / "figures" / "curves.png")
-    parts = record["evaluated_on"]
-    _draw(folder, parts, cohort, settings["threshold"], settings)
-    shown = pd.read_parquet(folder / "predictions" / f"{parts[-1]}.parquet")
-    write_failures(folder, shown, cohort, settings["threshold"])
-    write_model_card(folder)
-    write_checklist(folder)
-    write_run_report(folder)
 
 
 def evaluate_control(
@@ -183,8 +168,9 @@ def evaluate_control(
     val = split.rows(cohort, "val")
     threshold = best_threshold(cohort.labels[val], predict("val", val))
     with atomic_folder(out) as folder:
-        metrics = _evaluate_parts(folder, record, cohort, split, predict, threshold, {})
-        (folder / "metrics.json").write_text(to_json(metrics), encoding="utf-8")
+        metrics, tables = _evaluate_parts(folder, record, cohort, split, predict, threshold, {})
+        _save(folder, record, tables)
+        write_text(folder / METRICS, to_json(metrics))
     return out
 
 
@@ -196,15 +182,17 @@ def _evaluate_parts(
     predict: Callable[[Part, np.ndarray], np.ndarray],
     threshold: float,
     settings: dict[str, Any],
-) -> dict[str, Any]:
-    """Predict and score validation, then test if it has patients; saves predictions and the record.
+) -> tuple[dict[str, Any], dict[Part, pd.DataFrame]]:
+    """Predict and score validation, then test if it has patients: the metrics, and the predictions of each part.
 
-    `settings` is what calibration.json holds; {} for a model without calibration.
+    `settings` is what calibration.json holds; {} for a model without calibration. Nothing is written but that the
+    test patients are opened.
     """
     started = time.perf_counter()
     scaling = Scaling(settings["temperature"], settings.get("bias", 0.0)) if settings else None
     fit = settings.get("calibration", {}).get("fit", "temperature")
     metrics: dict[str, Any] = {}
+    tables: dict[Part, pd.DataFrame] = {}
     parts: list[Part] = ["val", "test"] if split.parts.get("test") else ["val"]
     for part in parts:
         if part == "test":
@@ -212,8 +200,8 @@ def _evaluate_parts(
             record["test_opened"] += 1
             write_text(folder / "run.json", to_json(record))
         rows = split.rows(cohort, part, final_evaluation=True)
-        predictions = save_predictions(folder, part, cohort, rows, predict(part, rows))
-        table = join_labels(predictions, cohort.table.iloc[rows])
+        tables[part] = predictions_of(cohort, rows, predict(part, rows))
+        table = join_labels(tables[part], cohort.table.iloc[rows])
         y, p = table["label"].to_numpy(), table["prob"].to_numpy()
         metrics[part] = evaluate_predictions(table, threshold) | {
             "calibration": calibration_block(y, p, table["patient"], scaling, fit, held_out=part == "test"),
@@ -221,62 +209,13 @@ def _evaluate_parts(
         }
     record["evaluated_on"] = parts
     record["timings"]["evaluate_seconds"] = time.perf_counter() - started
-    write_text(folder / "run.json", to_json(record))
-    return metrics
+    return metrics, tables
 
 
-def _draw(folder: Path, parts: list[Part], cohort: Cohort, threshold: float, settings: dict[str, Any]) -> None:
-    tables = {part: pd.read_parquet(folder / "predictions" / f"{part}.parquet") for part in parts}
+def _save(folder: Path, record: dict[str, Any], tables: dict[Part, pd.DataFrame]) -> None:
     for part, table in tables.items():
-        y, p = table["label"].to_numpy(), table["prob"].to_numpy()
-        figures.confusion(y, p, threshold, folder / "figures" / f"confusion_{part}.png")
-    names = {"val": "validation", "test": "test"}
-    scores = [
-        (names[part], table["label"].to_numpy(), table["prob"].to_numpy()) for part, table in tables.items()
-    ]
-    figures.roc_pr(scores, folder / "figures" / "roc_pr.png")
-    shown = tables[parts[-1]]
-    _draw_reliability(folder, shown, settings, held_out=parts[-1] == "test")
-    figures_decision.risk_coverage(
-        scores, [threshold] * len(scores), folder / "figures" / "risk_coverage.png",
-        limits=limits_of(settings.get("abstention", {})), aim=MAX_ERROR,
-    )  # fmt: skip
-    figures_decision.decision_curve(scores[-1:], folder / "figures" / "decision_curve.png")
-    rows = pd.Index(cohort.table["patch_id"]).get_indexer(shown["patch_id"])
-    figures.sample_patches(
-        cohort.view(rows),
-        shown["label"],
-        shown["prob"],
-        folder / "figures" / "samples.png",
-        patch_ids=shown["patch_id"].tolist(),
-        threshold=threshold,
-    )
-
-
-def _draw_reliability(folder: Path, shown: pd.DataFrame, settings: dict[str, Any], *, held_out: bool) -> None:
-    """Before and after calibration, after it as metrics.json scores it: nobody calibrated by his own patches."""
-    scaling = Scaling(settings["temperature"], settings.get("bias", 0.0))
-    label, patients = shown["label"], _ids(shown)
-    lines = [("before calibration", label, scaling.undo(shown["prob"]), patients)]
-    fit = settings.get("calibration", {}).get("fit", "temperature")
-    after = calibrated_by_others(label, shown["prob"], shown["patient"], scaling, fit, held_out=held_out)
-    if after is not None:
-        lines.append(("calibrated" if held_out else "calibrated by other patients", label, after[0], patients))
-    figures_decision.reliability(lines, folder / "figures" / "reliability.png")
-
-
-def _ids(table: pd.DataFrame) -> pd.Series | None:
-    """Patients of the patches, or None where they are unknown."""
-    return None if (table["patient"] == "").any() else table["patient"]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path.parent} is not a run folder: {path.name} cannot be read ({error}). Name a folder under runs/."
-        ) from error
+        save_predictions(folder, part, table)
+    write_text(folder / "run.json", to_json(record))
 
 
 def _check_same(record: dict[str, Any], cohort: Cohort, split: Split) -> None:
@@ -288,5 +227,5 @@ def _check_same(record: dict[str, Any], cohort: Cohort, split: Split) -> None:
     if record["split"]["id"] != split.identity:
         raise RunError(
             f"The run was trained with another split ({record['split']['name']}) than the one given "
-            f"({split.name}). Use the split.json that lies beside its runs/ folder."
+            f"({split.name}). Use the split.json in its own folder."
         )

@@ -61,7 +61,7 @@ def pool_folds(runs: Sequence[RunRecord]) -> list[RunRecord]:
     different folds. A fold on its own stays a run of its own.
 
     Raises:
-        RunError: two of the folds have tested one patient, so they are of different k-fold splits.
+        RunError: two of the folds have tested or validated one patient, so they are of different k-fold splits.
     """
     groups: dict[str, list[RunRecord]] = {}
     for number, run in enumerate(runs):
@@ -92,7 +92,7 @@ def evaluate_folds(table: pd.DataFrame) -> dict[str, Any]:
     named = table[table["patient"] != ""]
     if table["patch_id"].duplicated().any() or (named.groupby("patient")["fold"].nunique() > 1).any():
         raise RunError(
-            "Two folds have tested the same patient, so they are not of one k-fold split. "
+            "Two folds hold the same patient in one part, so they are not of one k-fold split. "
             "Compare runs that were made with one seed and one number of folds."
         )
     truth, probs = table["label"].to_numpy().astype(bool), table["prob"].to_numpy(np.float64)
@@ -149,14 +149,17 @@ def _joined(folds: Sequence[RunRecord], part: Part) -> pd.DataFrame:
 
 
 def _pooled(folds: list[RunRecord]) -> PooledRun:
-    part: Part = "test" if all("test" in run.metrics for run in folds) else "val"
-    first, table = folds[0].run, _joined(folds, part)
+    parts: list[Part] = [part for part in ("val", "test") if all(part in run.parts for run in folds)]
+    tables = {part: _joined(folds, part) for part in parts}
+    first, table = folds[0].run, tables[parts[-1]]
     numbers = ", ".join(str(run.run["split"]["fold"]) for run in folds)
     split = first["split"] | {
         # Whoever has tested the same patches can be compared, however they were divided.
         "id": hashlib.sha1("\n".join(sorted(table["patch_id"])).encode()).hexdigest(),
         "fold": None,
-        "counts": {part: _added([run.run["split"].get("counts", {}).get(part, {}) for run in folds])},
+        "counts": {
+            part: _added([run.run["split"].get("counts", {}).get(part, {}) for run in folds]) for part in parts
+        },
         "trained_on": round(np.mean([run.run["split"].get("trained_on", 0) for run in folds])),
         "notes": [f"folds {numbers} pooled: each patient was scored by the network that had not seen them"],
     }
@@ -171,7 +174,8 @@ def _pooled(folds: list[RunRecord]) -> PooledRun:
         "timings": {key: sum(float(one.get(key, 0)) for one in seconds) for key in seconds[0]},
         "finished": max(str(run.run.get("finished", "")) for run in folds),
     }
-    metrics = {part: evaluate_folds(table), "d4": folds[0].metrics.get("d4", False)}
+    metrics: dict[str, Any] = {part: evaluate_folds(each) for part, each in tables.items()}
+    metrics["d4"] = folds[0].metrics.get("d4", False)
     return PooledRun(folds[0].folder, record, metrics, None, tuple(folds))
 
 

@@ -60,7 +60,8 @@ def _of_figures(run: RunRecord) -> list[str]:
             f"The figures rest on {patients:,} {PART_WORDS[parts[-1]]} patients{few}. Patches of one patient are "
             "alike, so it is their number that counts, not that of patches."
         )
-    found.append("It is one training: another seed gives another network, and no interval here holds that.")
+    what = "Each fold is" if run.pooled else "It is"
+    found.append(f"{what} one training: another seed gives another network, and no interval here holds that.")
     return found
 
 
@@ -74,7 +75,7 @@ def _of_data(run: RunRecord) -> list[str]:
         )
     if run.synthetic:
         return found
-    suspects = read_failures(run.folder).get("suspects")
+    suspects = None if run.pooled else read_failures(run.folder).get("suspects")  # each fold's are in its folder
     doubts = f" {len(suspects):,} labels that neighbours contradict are listed." if suspects is not None else ""
     found += [
         "Hospitals, laboratories and scanners of the patches are not recorded. The public IDC data set comes from "

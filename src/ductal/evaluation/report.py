@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ductal.data.quality import RULES
+from ductal.errors import RunError
 from ductal.evaluation import figures
 from ductal.evaluation.checklist import filled
 from ductal.evaluation.compare import best_on_validation, load_runs, ranked
@@ -48,7 +50,7 @@ def write_run_report(run_folder: Path) -> Path:
     run = load_run(run_folder)
     rows, _ = ranked([run])
     path = run.folder / "report.html"
-    context = _shared(f"Run {run.name}", [run], rows) | _ALONE
+    context = _shared(f"Run {run.name}", [run], rows, named=True) | _ALONE
     context |= {"runs": [model_section(run, named=True)], "checklists": filled(run)}
     write_text(path, _render(context))
     return path
@@ -59,8 +61,8 @@ def write_comparison_report(
 ) -> Path:
     """Write ``<out>/report.html``: verdict, leaderboard, cohort, leak audit and a section for each model.
 
-    Also writes ``<out>/figures/leaderboard.png`` and ``roc_pr.png``. Patients are not named: each run's own report
-    does that.
+    Also writes ``<out>/figures/leaderboard.png`` and ``roc_pr.png``. Patients and files are not named: each run's own
+    report does that.
 
     Args:
         out: the folder of the comparison.
@@ -85,7 +87,7 @@ def write_comparison_report(
     drawn = [(*_BARS, figures.leaderboard_bars(rows, out / "figures" / "leaderboard.png"))]
     if scores:
         drawn.append((*_ROC_PR, figures.roc_pr(scores, out / "figures" / "roc_pr.png")))
-    context = _shared(title, runs, rows) | {
+    context = _shared(title, runs, rows, named=False) | {
         "runs": [model_section(run, named=False) for run in runs if not run.control],
         "checklists": [],
         "comparison": [(what, look, inline(path)) for what, look, path in drawn],
@@ -103,7 +105,7 @@ def verdict(rows: pd.DataFrame) -> str:
     models, controls = rows[~is_control], rows[is_control]
     best = rows.loc[best_on_validation(rows)].to_dict()
     patients = f" of {best['patients']:,} {PART_WORDS[best['part']]} patients" if best["patients"] else ""
-    chosen = "Best of" if best["part"] == "val" else "Chosen on validation patients out of"
+    chosen = "Best of" if _chosen_by_result(best) else "Chosen on validation patients out of"
     lead = f"{chosen} {len(models)} models: {best['title']}" if len(models) > 1 else str(best["title"])
     text = (
         f"{lead}. ROC AUC {cell(best, 'roc_auc')} and balanced accuracy "
@@ -136,6 +138,11 @@ def warnings_of(runs: Sequence[RunRecord], rows: pd.DataFrame) -> list[tuple[str
         found.append(
             ("Leak audit failed", "Training and evaluation share patients or tissue: see the audit.")
         )
+    elif int((~rows["control"].astype(bool)).sum()) > 1:
+        if _chosen_by_result(rows.loc[best_on_validation(rows)].to_dict()):
+            found.append(("Best of several by the figure that is shown", _BEST_OF))
+        elif any(run.pooled for run in runs):
+            found.append(("Folds share their patients", _SHARED))
     if "note" in rows:
         found.append(("Different runs", "Some rows were measured on other data: see the column Note."))
     incomplete = [run for run in runs if run.pooled and _tested(run) < run.run["cohort"].get("n_patients", 0)]
@@ -171,6 +178,11 @@ _NO_PATIENTS = (
 _OPTIMISTIC = (
     "The kept epochs and the threshold were chosen on the same patients, so the figures are optimistic."
 )
+_BEST_OF = "No model has a ROC AUC on validation patients; the highest on test patients is above the truth by luck."
+_SHARED = (
+    "A validation patient of one fold is a test patient of another. The best model is chosen by validation scores, "
+    "which other networks gave, but the patients are the same: its figures may be a little too good."
+)
 _OPENED = "Each look invites choices that fit the test patients."
 
 
@@ -181,16 +193,30 @@ def _why_validation(runs: Sequence[RunRecord]) -> str:
     return "This cohort has no test patients."
 
 
+def _chosen_by_result(best: Mapping[Any, Any]) -> bool:
+    """Whether the best model is best by the very figures that are reported of it."""
+    return best["part"] == "val" or bool(np.isnan(best["val_roc_auc"]))
+
+
 def _tested(run: RunRecord) -> int:
     """How many patients pooled folds have tested."""
-    return sum(counts["patients"] for counts in run.run["split"]["counts"].values())
+    return int(run.run["split"]["counts"][run.parts[-1]]["patients"])
 
 
 def _audit(run: RunRecord) -> dict[str, Any]:
     return run.run.get("audit") or {}
 
 
-def _shared(title: str, runs: Sequence[RunRecord], rows: pd.DataFrame) -> dict[str, Any]:
+def _shown_audit(run: RunRecord, *, named: bool) -> dict[str, Any]:
+    """Without examples and notes, which name files and patients, unless `named`."""
+    audit = _audit(run)
+    hidden: dict[str, Any] = {} if named else {"examples": []}
+    checks = [{"pairs": 0} | check | hidden for check in audit.get("checks") or []]
+    return {"checks": checks, "notes": audit.get("notes", []) if named else []}
+
+
+def _shared(title: str, runs: Sequence[RunRecord], rows: pd.DataFrame, *, named: bool) -> dict[str, Any]:
+    """What both kinds of report show; names of files and patients only where `named`."""
     first = runs[0].run
     split = first.get("split", {})
     return {
@@ -201,13 +227,16 @@ def _shared(title: str, runs: Sequence[RunRecord], rows: pd.DataFrame) -> dict[s
         "warnings": warnings_of(runs, rows),
         "board": _board(rows),
         "caption": caption(rows),
-        "cohort": first["cohort"],
+        "cohort": dict.fromkeys(("n_patches", "n_patients", "n_positive"), 0) | first["cohort"],
+        # A split's notes say how many; a cohort's also say which, such as a file that was ignored.
+        "notes": [*((named and first["cohort"].get("notes")) or []), *(split.get("notes") or [])],
+        "named": named,
         "selection": flat(first["cohort"].get("selection", {})),
         "rules": RULES,
         "split": split,
         "parts_table": {part: _shares(counts) for part, counts in split.get("counts", {}).items()},
         "part_words": PART_WORDS | {"train": "training"},
-        "audit": _audit(runs[0]),
+        "audit": _shown_audit(runs[0], named=named),
         "glossary": [(name, meaning) for _, name, meaning in METRICS],
         "version": first.get("versions", {}).get("ductal", ""),
         "finished": max(str(run.run.get("finished", "")) for run in runs),
@@ -245,7 +274,7 @@ def _shares(counts: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _render(context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
     # Patient names come from file names: everything is escaped.
     environment = Environment(
@@ -255,4 +284,7 @@ def _render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(context)
+    try:
+        return environment.get_template("report.html.j2").render(context)
+    except UndefinedError as error:
+        raise RunError(f"run.json lacks what a report shows ({error.message}). Train the run again.") from error

@@ -6,13 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from ductal.evaluation.analysis import TABLES, read_failures
+from ductal.evaluation.analysis import COUNTS, TABLES, read_failures
 from ductal.evaluation.runs import PART_WORDS, RunRecord
 from ductal.evaluation.tables import interval_words, show
 
 ROWS = 12  # of a table of failures; the whole of it is in the run folder
 _SCORES = (("ece", "ECE"), ("mce", "MCE"), ("brier", "Brier score"), ("nll", "Log loss"))
-_COUNTS = ("n", "patients", "errors", "fn", "fp", "neighbours")
 
 
 def calibration_tables(run: RunRecord) -> list[dict[str, Any]]:
@@ -20,7 +19,7 @@ def calibration_tables(run: RunRecord) -> list[dict[str, Any]]:
     tables = []
     for part in run.parts:
         block = run.metrics[part].get("calibration") or {}
-        if "after" not in block:
+        if not block.get("after"):
             continue
         rows = [
             [name, *(_with_interval(block[when], key) for when in ("before", "after"))] for key, name in _SCORES
@@ -49,11 +48,12 @@ def decision_table(run: RunRecord) -> dict[str, Any] | None:
     levels = list(next(iter(blocks.values()))["sensitivity_at_specificity"])
     rows = [
         [f"Sensitivity at specificity {level}",
-         *(show("", block["sensitivity_at_specificity"][level]["sensitivity"]) for block in blocks.values())]
+         *(show("", (block["sensitivity_at_specificity"].get(level) or {}).get("sensitivity"))
+           for block in blocks.values())]
         for level in levels
     ]  # fmt: skip
     rows.append(["Area under the risk-coverage curve", *(show("", block["aurc"]) for block in blocks.values())])
-    if all("abstention" in block for block in blocks.values()):
+    if all(block.get("abstention") for block in blocks.values()):
         found = next(iter(blocks.values()))["abstention"]
         between = f"{show('', found['low'])} and {show('', found['high'])}"
         for key, words in (
@@ -93,6 +93,6 @@ def failure_tables(run: RunRecord, *, named: bool) -> list[dict[str, Any]]:
 def _cell(column: str, value: Any) -> str:
     if pd.isna(value):
         return "n/a"
-    if column in _COUNTS:
+    if column in COUNTS:
         return f"{int(value):,}"
     return show("", value) if isinstance(value, float) else str(value)

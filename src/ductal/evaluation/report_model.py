@@ -89,7 +89,7 @@ def model_section(run: RunRecord, *, named: bool) -> dict[str, Any]:
         "versions": record.get("versions", {}),
         "calibration": calibration_tables(run),
         "decisions": decision_table(run),
-        "failures": failure_tables(run, named=named),
+        "failures": [] if run.pooled else failure_tables(run, named=named),
         "patients": _patient_rows(run, part, named=named),
         "patients_of": PART_WORDS[part],
     }

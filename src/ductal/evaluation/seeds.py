@@ -25,7 +25,7 @@ def seed_ranges(rows: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for _, group in rows[~rows["control"].astype(bool)].groupby("settings", sort=False):
-        runs = group.drop_duplicates("seed")
+        runs = group.dropna(subset="seed").drop_duplicates("seed")
         if len(runs) < 2:
             continue
         row = {

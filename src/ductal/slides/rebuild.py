@@ -19,7 +19,7 @@ from ductal.slides.figures import draw_slide
 from ductal.slides.patients import ROLE_WORDS, Progress, RunProbabilities
 from ductal.slides.rebuilt import RebuiltSlide, places
 
-TABLE = "slides.csv"
+TABLE = "rebuilt.csv"  # another name than that of `ductal slide`, whose results must not be taken for these
 HELD_OUT = "context/predictions.parquet"  # see ductal.context.study
 CONTEXT, PATCH = "slide context", "patch-only"
 LEFT_OUT = "context fitted on other slides"
@@ -38,7 +38,7 @@ def rebuild(
     spacing_um: float | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Put slides together and write `out`: a picture and a table of each patient, and `slides.csv`.
+    """Put slides together and write `out`: a picture and a table of each patient, and `rebuilt.csv`.
 
     Args:
         run_folder: a finished run.
@@ -52,7 +52,7 @@ def rebuild(
         progress: called with (done, in all), of patches while they are predicted, then of slides.
 
     Returns:
-        What was written as `slides.csv`; see `RebuiltSlide.figures`.
+        What was written as `rebuilt.csv`; see `RebuiltSlide.figures`.
 
     Raises:
         DataError: an unknown patient, no known places, or `out` holds something else.
@@ -140,6 +140,17 @@ def _slide(
 def _check(out: Path, spacing_um: float | None) -> None:
     if spacing_um is not None and not 0 < spacing_um < 1000:
         raise DataError(f"The spacing is in micrometres a pixel, above 0, such as 4. Received: {spacing_um}.")
-    blocked = any(out.iterdir()) and not (out / TABLE).is_file() if out.is_dir() else out.exists()
-    if blocked:
-        raise DataError(f"{out} exists and holds no rebuilt slides, so it is not replaced. Choose another folder.")
+    own = _written(out)
+    foreign = sorted(item.name for item in out.iterdir() if item.name not in own) if out.is_dir() else []
+    if foreign or (out.exists() and not out.is_dir()):
+        what = f"holds {foreign[0]!r}" if foreign else "is a file"
+        raise DataError(f"{out} {what}, so it is not replaced by rebuilt slides. Choose a new or empty folder.")
+
+
+def _written(out: Path) -> set[str]:
+    """Names of what an earlier call has written to `out`, as its table lists it; none where there is no table."""
+    try:
+        patients = pd.read_csv(out / TABLE, usecols=["patient"], dtype=str, keep_default_na=False)["patient"]
+    except (OSError, ValueError):
+        return set()
+    return {TABLE, *(f"{patient}.{kind}" for patient in patients for kind in ("csv", "png"))}

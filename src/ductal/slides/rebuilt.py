@@ -64,7 +64,7 @@ class RebuiltSlide:
         return int(np.prod(self.grid.shape)) - len(self.labels)
 
     def figures(self) -> dict[str, Any]:
-        """One row of `slides.csv`.
+        """One row of `rebuilt.csv`.
 
         patient, role, track, patches, left_out, idc, called, threshold; roc_auc, balanced_accuracy, f1, recall
         (sensitivity) and specificity (nan where the slide has one class only); tp, fp, tn, fn; spacing_um,

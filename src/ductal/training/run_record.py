@@ -20,7 +20,7 @@ from ductal.evaluation.decision import ThresholdRule
 from ductal.evaluation.judgement import judge
 from ductal.evaluation.model_card import write_model_card
 from ductal.inference.encoder import ENCODER_FOLDER
-from ductal.record import describe_data, package_versions, save_predictions, to_json
+from ductal.record import describe_data, package_versions, predictions_of, save_predictions, to_json
 from ductal.training.deterministic import threads
 from ductal.training.devices import replicas_of
 from ductal.training.network import PATCH_PX
@@ -102,6 +102,6 @@ def write_run(folder: Path, model: keras.Model, job: Job, split: Split, record: 
     (folder / "run.json").write_text(to_json(record), encoding="utf-8")
     split.save(folder / "split.json")
     pd.DataFrame(job.history).to_csv(folder / "history.csv", index=False)
-    save_predictions(folder, "val", job.cohort, rows, judged.probs)
+    save_predictions(folder, "val", predictions_of(job.cohort, rows, judged.probs))
     write_model_card(folder)
     write_checklist(folder)

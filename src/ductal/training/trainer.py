@@ -120,7 +120,7 @@ def train(
         alike = [other.model_copy(update={"precision": job.choice.precision}) for other in alike]
         began = time.perf_counter()
         features_folder = features_folder or checkpoints.folder / "features"
-        with closing(find_features(job, features_folder, alike)) as features:
+        with closing(_written_only(job, saved) or find_features(job, features_folder, alike)) as features:
             frozen_seconds = time.perf_counter() - began
             _train_stages(job, features, saved)
         model = _finished(job)
@@ -192,6 +192,15 @@ def _begin(
     if saved:
         job.restore(saved)
     return job
+
+
+def _written_only(job: Job, saved: Checkpoint | None) -> StageFeatures | None:
+    """No features where the checkpoint is the end of the training; else None, and for a head that takes features."""
+    last = len(job.recipe.stages) - 1
+    if saved is None or saved.batch or saved.facts["stage"] < last or job.network.encoder is not None:
+        return None
+    begun, ends = epochs_left(saved, job.recipe.stages[last].epochs)
+    return StageFeatures([None] * (last + 1), "not used: only the run was left to write") if begun >= ends else None
 
 
 def _train_stages(job: Job, features: StageFeatures, saved: Checkpoint | None) -> None:
