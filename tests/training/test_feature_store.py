@@ -243,7 +243,9 @@ def test_what_is_needed_is_not_deleted_while_the_rest_is_computed(network: Netwo
 
 
 def test_a_mistake_in_a_later_recipe_is_not_this_ones(network: Network, tmp_path: Path) -> None:
-    wrong = small_recipe(stage("typo", ["blok5"]), cached_views=VIEWS, name="wrong")
+    # Made without the checks of a recipe, which know this mistake.
+    typo = RECIPE.stages[1].model_copy(update={"unfreeze": ["blok5"]})
+    wrong = RECIPE.model_copy(update={"stages": [typo], "name": "wrong"})
     assert prepare(network, tmp_path, HEAD_ONLY, later=[wrong, RECIPE])[1] == 3 * 40 + 10
     assert prepare(network, tmp_path, RECIPE)[1] == 0
 
