@@ -93,7 +93,7 @@ def test_it_is_evaluated_and_compared_like_any_run(
     assert len(leaderboard([out, *kept])) == 3
 
 
-@pytest.mark.parametrize("name", ["calibration.json labels", "calibration.json threshold", "run.json weights"])
+@pytest.mark.parametrize("name", ["calibration.json labels", "run.json parameters", "run.json weights"])
 def test_a_damaged_member_is_refused_before_anything_is_computed(
     runs: list[Path], cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
