@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ductal.data.cohort import COLUMNS, Cohort, CohortInfo, fingerprint_of
@@ -152,6 +154,14 @@ def test_columns_of_others_are_not_read_and_memory_is_that_of_pandas(
     monkeypatch.setattr(records, "MAX_TABLE_MEMORY", 4 * 10**6)
     with pytest.raises(ValueError, match="once unpacked"):
         read_table(tmp_path / "long.parquet", ["yes"])
+
+
+def test_text_that_is_no_text_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    ends = pa.py_buffer(np.array([0, 2, 4], np.int32).tobytes())
+    names = pa.Array.from_buffers(pa.string(), 2, [None, ends, pa.py_buffer(b"a\xffbc")])
+    pq.write_table(pa.table({"patch_id": names}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="Invalid UTF8"):
+        read_table(tmp_path / "a.parquet", ["patch_id"])
 
 
 def test_another_folder_is_no_cohort(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
                 taken += batch.nbytes
                 if taken > MAX_TABLE_MEMORY:
                     raise ValueError(f"it takes more than {MAX_TABLE_MEMORY >> 30} GiB once unpacked")
+                batch.validate(full=True)  # text that is no UTF-8 would be found where it is used
                 batches.append(batch)
             schema = batches[0].schema if batches else file.schema_arrow
         return pa.Table.from_batches(batches, schema=schema).select(list(columns)).to_pandas()
