@@ -15,7 +15,8 @@ import ductal
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), *(str(HERE.parent / name) for name in ("slides", "tune"))]
+FOLDERS = [str(HERE), *(str(HERE.parent / name) for name in ("slides", "tune"))]  # of what tests and workers import
+sys.path[:0] = FOLDERS
 STORE_BYTES = 80 * 1024**2  # of a node's object store; nothing large goes through it
 
 
@@ -27,7 +28,7 @@ def add_node(cluster: Any, **settings: Any) -> Any:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
     """A head. What its workers import is found where the tests find it."""
-    folders = [str(Path(ductal.__file__).parents[1]), *sys.path[:3], os.environ.get("PYTHONPATH", "")]
+    folders = [str(Path(ductal.__file__).parents[1]), *FOLDERS, os.environ.get("PYTHONPATH", "")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
         patch.setenv("RAY_worker_niceness", "0")  # or busy machines starve them

@@ -156,6 +156,11 @@ def test_columns_of_others_are_not_read_and_memory_is_that_of_pandas(
         read_table(tmp_path / "long.parquet", ["yes"])
 
 
+def test_no_column_becomes_the_index(tmp_path: Path) -> None:
+    pd.DataFrame({"patch_id": ["a", "b"], "x": ["c", "d"]}).set_index("x").to_parquet(tmp_path / "a.parquet")
+    assert list(read_table(tmp_path / "a.parquet", ["patch_id", "x"])) == ["patch_id", "x"]
+
+
 def test_text_that_is_no_text_is_refused_when_it_is_read(tmp_path: Path) -> None:
     ends = pa.py_buffer(np.array([0, 2, 4], np.int32).tobytes())
     names = pa.Array.from_buffers(pa.string(), 2, [None, ends, pa.py_buffer(b"a\xffbc")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
@@ -38,6 +38,7 @@ def test_abstention_by_hand() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(PAIRS, st.floats(0.01, 0.99), st.floats(0, 1))
+@example([(1, 0.1), (1, 0.9)], 0.5, 0.0)  # equally sure, but for floating point
 def test_ends_and_order_of_rows(pairs: list[tuple[int, float]], threshold: float, target: float) -> None:
     y, p = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
     curve, error = risk_coverage(y, p, threshold), 1 - binary_metrics(y, p, threshold)["accuracy"]

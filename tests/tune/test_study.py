@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import optuna
 import pandas as pd
 import pytest
@@ -31,7 +32,9 @@ from ductal.tune.trials import was_interrupted
 
 @pytest.mark.usefixtures("with_plots")
 def test_a_study_finds_better_settings(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    style = dict(matplotlib.rcParams)
     found = tune(tuning(tiny_cohort.folder, tmp_path, 30), run=computed)
+    assert dict(matplotlib.rcParams) == style  # Optuna's own is for its plots alone
     assert found.best is not None
     assert found.first is not None
     assert found.first.number == 0  # the recipe itself goes first

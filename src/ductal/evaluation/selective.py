@@ -38,12 +38,14 @@ class Abstention(NamedTuple):
 def confidence(p: npt.ArrayLike, threshold: float) -> Floats:
     """Distance from the threshold in logits, float64 (n,): 0 is a toss-up.
 
+    Rounded to ten decimals, so that 0.1 and 0.9 are equally far from 0.5, as they are but for floating point.
+
     Raises:
         RunError: the threshold is not a number.
     """
     if np.isnan(threshold):
         raise RunError("Confidence needs a threshold. Received: nan; choose one on validation patients.")
-    distance: Floats = np.abs(logit(p) - logit(threshold))
+    distance: Floats = np.round(np.abs(logit(p) - logit(threshold)), 10)
     return distance
 
 

@@ -68,7 +68,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
                 batch.validate(full=True)  # text that is no UTF-8 would be found where it is used
                 batches.append(batch)
             schema = batches[0].schema if batches else file.schema_arrow
-        return pa.Table.from_batches(batches, schema=schema).select(list(columns)).to_pandas()
+        # What pandas has noted in the file could make a column the index.
+        return pa.Table.from_batches(batches, schema=schema).select(list(columns)).to_pandas(ignore_metadata=True)
     except (OSError, ValueError):
         raise
     except Exception as error:  # Arrow and pandas have many kinds for a damaged file

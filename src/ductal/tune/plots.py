@@ -90,7 +90,7 @@ def _most_important(study: optuna.Study) -> list[str]:
 
 
 def _save(plot: Callable[[], Any], name: str, folder: Path) -> Path:
-    with without_experimental_warnings(), warnings.catch_warnings():
+    with without_experimental_warnings(), warnings.catch_warnings(), plt.rc_context():  # Optuna sets a style for all
         warnings.simplefilter("ignore", UserWarning)  # contours of few trials
         axes = np.atleast_1d(np.asarray(plot(), dtype=object)).ravel()[0]
         figure: Figure = axes.figure
