@@ -45,8 +45,8 @@ def confidence(p: npt.ArrayLike, threshold: float) -> Floats:
     """
     if np.isnan(threshold):
         raise RunError("Confidence needs a threshold. Received: nan; choose one on validation patients.")
-    distance: Floats = np.round(np.abs(logit(p) - logit(threshold)), 10)
-    return distance
+    distance: Floats = np.abs(logit(p) - logit(threshold))
+    return distance.round(10)
 
 
 def risk_coverage(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float) -> pd.DataFrame:
