@@ -51,7 +51,7 @@ def test_a_refused_command_changes_nothing(tiny_zip: Path, tmp_path: Path) -> No
     again = there()
     split, pixels = str(tmp_path / "out" / "split.json"), str(tmp_path / "out" / "cohort" / "patches.npy")
     assert (again[split], again[pixels]) == (before[split], before[pixels])
-    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".study"]
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == []
 
 
 def test_one_command_works_in_a_folder(

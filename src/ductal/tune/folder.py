@@ -10,7 +10,7 @@ from ductal.errors import RunError
 from ductal.files import write_text
 from ductal.tune.storage import IDENTITY
 
-OWNER = ".study"  # holds the identity of the study that writes there, and its name
+OWNER = "study.id"  # holds the identity of the study that writes there, and its name
 
 
 def refuse_another(out: Path, name: str, known: optuna.Study | None) -> None:
