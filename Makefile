@@ -6,8 +6,8 @@ PYTHON ?= python
 verify-docs: ## figures in README and docs against the records in docs/measured
 	$(PYTHON) benchmarks/verify_docs.py
 
-fuzz: ## damaged files for every reader, docs/security.md
-	$(PYTHON) benchmarks/fuzz.py --inputs 10000 --seed 1
+fuzz: ## damaged files for every reader, docs/reliability.md
+	$(PYTHON) benchmarks/fuzz.py --inputs 12000 --seed 1
 
 audit: ## known vulnerabilities of the pinned versions (pip install pip-audit; asks PyPI's service)
 	pip-audit --requirement constraints.txt --disable-pip --no-deps
