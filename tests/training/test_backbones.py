@@ -1,7 +1,8 @@
-"""Every backbone: builds on its smallest input, learns, freezes by its own blocks, and is saved as it is."""
+"""Every backbone: builds on its smallest input, learns, freezes by its own blocks, is saved as it is and exported."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ import pytest
 import tensorflow as tf
 from small_training import STATISTICS, no_weights, stage
 
+import ductal
 from ductal.errors import RecipeError
+from ductal.inference.engines import load_keras
 from ductal.training.backbones import BACKBONES, FAMILIES, SMALLEST_PX, build_base, family_of, published_weights
 from ductal.training.network import Network, build_network, set_trainable, to_float32
 from ductal.training.recipe import Recipe, Stage
 
 RNG = np.random.default_rng(11)
 PATCHES = RNG.integers(0, 256, (2, 50, 50, 3), dtype=np.uint8)
-# One of each family, the smallest: the others differ in depth and width only, and their steps take seconds each.
+# One of each family, the smallest: the others differ in depth and width only, and take longer.
 SMALLEST = tuple(next(iter(family.members)) for family in FAMILIES)
-# These and two more that are quickly built are tested always, all others with DUCTAL_ALL_BACKBONES=1: seconds each.
+# With DUCTAL_ALL_BACKBONES=1 every test has all. Else these two more are built, too, and two are exported.
+ALL = bool(os.environ.get("DUCTAL_ALL_BACKBONES"))
 USUAL = {*SMALLEST, "VGG19", "MobileNetV3Large"}
+EXPORTED = {"MobileNetV3Small", "EfficientNetB0"}
 BLOCKS = {
     "VGG16": ["block1", "block2", "block3", "block4", "block5"],
     "EfficientNetB0": ["stem", *(f"block{k}" for k in range(1, 8)), "top"],
@@ -49,7 +54,7 @@ def chosen(unfreeze: Any) -> Stage:
 
 @pytest.fixture(scope="module", params=BACKBONES)
 def built(request: pytest.FixtureRequest) -> tuple[str, Network]:
-    if request.param not in USUAL and not os.environ.get("DUCTAL_ALL_BACKBONES"):
+    if request.param not in USUAL and not ALL:
         pytest.skip("tested with DUCTAL_ALL_BACKBONES=1 only: it takes long to build")
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
@@ -73,9 +78,9 @@ def test_uint8_patches_give_probabilities_and_are_saved_with_all_that_is_needed(
     assert before.shape == (2, 1)
     assert before.dtype == np.float32
     assert ((before >= 0) & (before <= 1)).all()  # the deepest, untrained, saturate
-    if backbone in SMALLEST:
+    if backbone in SMALLEST or ALL:
         network.model.save(tmp_path / "model.keras")
-        loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True, compile=False)
+        loaded = load_keras(tmp_path / "model.keras")  # as that of a stranger
         np.testing.assert_allclose(np.asarray(loaded(PATCHES, training=False)), before, atol=1e-6)
 
 
@@ -97,7 +102,8 @@ def test_blocks_are_those_of_the_model_and_each_can_be_unfrozen_alone(built: tup
     assert set(seen) >= {name for name in everything if family.block_of(name)}
     # All but a last layer or two, which have Keras's numbered names, are in a block.
     assert len(set(everything) - set(seen)) <= 1
-    with pytest.raises(RecipeError, match=rf'no layer of {backbone} starts with "nothing".*{blocks[0]}, {blocks[1]}'):
+    said = rf'no layer of {backbone} with weights starts with "nothing".*{blocks[0]}, {blocks[1]}'
+    with pytest.raises(RecipeError, match=said):
         set_trainable(network, chosen(["nothing"]), recipe)
 
 
@@ -114,8 +120,8 @@ def test_batch_norm_of_imagenet_stays_frozen_and_the_rest_follows_the_stage(buil
 
 def test_a_step_changes_what_is_unfrozen_and_nothing_else(built: tuple[str, Network]) -> None:
     backbone, network = built
-    if backbone not in SMALLEST:
-        pytest.skip("built and run forward only")
+    if backbone not in SMALLEST and not ALL:
+        pytest.skip("tested with DUCTAL_ALL_BACKBONES=1 only: its step takes long")
     set_trainable(network, chosen("all"), recipe_of(backbone))
     weights = network.model.trainable_weights
     fixed = {id(w): w.numpy() for w in network.model.non_trainable_weights}
@@ -129,6 +135,20 @@ def test_a_step_changes_what_is_unfrozen_and_nothing_else(built: tuple[str, Netw
     keras.optimizers.SGD(1e-3).apply_gradients(zip(gradients, weights, strict=True))
     for w in network.model.non_trainable_weights:
         np.testing.assert_array_equal(w.numpy(), fixed[id(w)])
+
+
+def test_an_export_gives_what_the_network_gives(built: tuple[str, Network], tmp_path: Path) -> None:
+    """Converted, run by OpenVINO in a process of its own, and kept only if its probabilities are the network's."""
+    backbone, network = built
+    if backbone not in EXPORTED and not ALL:
+        pytest.skip("tested with DUCTAL_ALL_BACKBONES=1 only: it takes long")
+    pytest.importorskip("openvino")
+    network.model.save(tmp_path / "model.keras")
+    settings = {"threshold": 0.5, "temperature": 1.0, "bias": 0.0, "spacing_um": None}
+    (tmp_path / "calibration.json").write_text(json.dumps(settings))
+    parity = ductal.export_run(tmp_path, "openvino", tmp_path / "out").contract["parity"]
+    assert parity["largest_difference"] <= 1e-4
+    assert parity["patches"] >= 100
 
 
 @pytest.mark.parametrize("backbone", SMALLEST)

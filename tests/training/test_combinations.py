@@ -39,10 +39,10 @@ def refused(**changes: Any) -> str:
             for what in ("all", 18, ["block5", "block1"], ["block1_conv1"])
         ),
         ({"stages": [stage(), stage("top", 19)]}, ["stages.1.unfreeze = 19, but VGG16 has 18 layers"]),
-        ({"stages": [stage(), stage("top", ["block5", "block6"])]}, ["stages.1.unfreeze", 'no block "block6"']),
+        ({"stages": [stage(), stage("top", ["block5", "blok6"])]}, ["stages.1.unfreeze", 'no block "blok6"']),
         (
             {"stages": [stage(), stage("top", ["block5"])], "backbone": "DenseNet121"},
-            ['no block "block5"', "blocks of DenseNet: conv1, conv2"],
+            ['no block "block5"', "blocks of DenseNet are called convN, poolN, bn"],
         ),
         ({"augment": {"randaugment": {"ops": 2}}}, ["augment.randaugment.ops", "operations", "strength"]),
         ({"augment": {"randaugment": {"operations": 10}}}, ["augment.randaugment.operations", "9", "10"]),

@@ -183,7 +183,7 @@ def test_blocks_and_counts_that_fit_no_layer_are_refused(monkeypatch: pytest.Mon
     recipe = load_recipe("vgg16-frozen")
     network = build_network(recipe, STATISTICS)
     stage = recipe.stages[0]
-    with pytest.raises(RecipeError, match=r'VGG16 starts with "block9"\. Blocks: block1, block2, .*, block5\.'):
+    with pytest.raises(RecipeError, match=r'weights starts with "block9"\. Blocks: block1, block2, .*, block5\.'):
         set_trainable(network, stage.model_copy(update={"unfreeze": ["block9"]}), recipe)
     with pytest.raises(RecipeError, match="unfreeze = 99, but the base has 18 layers"):
         set_trainable(network, stage.model_copy(update={"unfreeze": 99}), recipe)

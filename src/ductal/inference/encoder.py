@@ -159,7 +159,6 @@ class OnnxEncoder:
             raise RunError(f"its output has the shape {given.shape}, which are no features of patches")
         return given.astype(np.float32)
 
-
     def _of_tokens(self, given: np.ndarray) -> np.ndarray:
         kind, before = self.settings.tokens, self.settings.prefix_tokens
         if kind == "first":

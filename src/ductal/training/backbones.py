@@ -32,8 +32,8 @@ class Family:
         members: name in `keras.applications` -> (Keras's published weights without the top, their MD5 or SHA-256).
         folder: the address that those files are under.
         mean, std: RGB, 0-255; ImageNet weights expect (pixels - mean) / std.
-        blocks: names of the blocks of its members, which begin the names of their layers after `prefix`; the
-            largest member has them all.
+        blocks: how blocks are called, as a regular expression of the beginning of their layers' names after
+            `prefix`. Which blocks a member has, its layers tell.
         prefix: regular expression of what all layers' names begin with.
         options: further arguments of the constructors.
         expects_bgr: the published first kernel is for BGR.
@@ -45,25 +45,25 @@ class Family:
     folder: str
     mean: Rgb
     std: Rgb
-    blocks: tuple[str, ...]
+    blocks: str
     prefix: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     expects_bgr: bool = False
     normalises_itself: bool = False
 
-    @property
-    def _a_block(self) -> str:
-        longest_first = "|".join(sorted(self.blocks, key=len, reverse=True))
-        return f"({longest_first})(?![0-9])"
-
     def block_of(self, layer: str) -> str | None:
         """The block that the layer of this name belongs to; None for one of no block."""
-        found = re.match(self.prefix + self._a_block, layer)
+        found = re.match(rf"{self.prefix}({self.blocks})(?![0-9])", layer)
         return found.group(1) if found else None
 
     def may_have(self, part: str) -> bool:
-        """Whether `layers_of` may find some of a block for `part`, as far as that is known before they are there."""
-        return re.match(self._a_block, part) is not None or any(block.startswith(part) for block in self.blocks)
+        """Whether `part` is called like a block, or a part of one; whether it is there, only the layers tell."""
+        return re.match(rf"({self.blocks})(?![0-9])", part) is not None
+
+    @property
+    def block_names(self) -> str:
+        """How blocks are called, for a message: "stem, blockN, top"."""
+        return ", ".join(dict.fromkeys(self.blocks.replace(r"\d+", "N").split("|")))
 
     def layers_of(self, part: str, layers: list[str]) -> list[str]:
         """Those of `layers` that are in the block `part`, or whose names begin with it ("block5a", "conv5_block16").
@@ -79,10 +79,6 @@ def _kernels(name: str, file_hash: str) -> tuple[str, str]:
     return f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5", file_hash
 
 
-def _numbered(name: str, first: int, last: int) -> tuple[str, ...]:
-    return tuple(f"{name}{number}" for number in range(first, last + 1))
-
-
 _NO_PREPROCESSING = {"include_preprocessing": False}
 _VGG = Family(
     name="VGG",
@@ -93,7 +89,7 @@ _VGG = Family(
     folder=_STORAGE,
     mean=VGG_MEAN_RGB,
     std=(1.0, 1.0, 1.0),
-    blocks=_numbered("block", 1, 5),
+    blocks=r"block\d+",
     expects_bgr=True,
 )
 _EFFICIENTNET = Family(
@@ -111,7 +107,7 @@ _EFFICIENTNET = Family(
     folder="https://storage.googleapis.com/keras-applications",
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=("stem", *_numbered("block", 1, 7), "top"),
+    blocks=r"stem|block\d+|top",
     normalises_itself=True,
 )
 _V2_FOLDER = f"{_STORAGE}/efficientnet_v2"
@@ -126,7 +122,7 @@ _EFFICIENTNET_V2_B = Family(
     folder=_V2_FOLDER,
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=("stem", *_numbered("block", 1, 6), "top"),
+    blocks=_EFFICIENTNET.blocks,
     options=_NO_PREPROCESSING,
 )
 _EFFICIENTNET_V2 = Family(
@@ -152,7 +148,7 @@ _DENSENET = Family(
     folder=f"{_STORAGE}/densenet",
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=(*_numbered("conv", 1, 5), *_numbered("pool", 2, 4), "bn"),
+    blocks=r"conv\d+|pool\d+|bn",
 )
 _RESNET_V2 = Family(
     name="ResNetV2",
@@ -163,7 +159,7 @@ _RESNET_V2 = Family(
     folder=f"{_STORAGE}/resnet",
     mean=(127.5, 127.5, 127.5),
     std=(127.5, 127.5, 127.5),
-    blocks=(*_numbered("conv", 1, 5), "post"),
+    blocks=r"conv\d+|post",
 )
 _CONVNEXT = Family(
     name="ConvNeXt",
@@ -184,7 +180,7 @@ _CONVNEXT = Family(
     folder=f"{_STORAGE}/convnext",
     mean=_IMAGENET_MEAN,
     std=IMAGENET_STD,
-    blocks=("stem", *_numbered("stage_", 0, 3), *_numbered("downsampling_block_", 0, 2)),
+    blocks=r"stem|stage_\d+|downsampling_block_\d+",
     prefix=r"convnext_[a-z]+_",
     options=_NO_PREPROCESSING,
 )
@@ -203,7 +199,7 @@ _MOBILENET_V3 = Family(
     folder=f"{_STORAGE}/mobilenet_v3",
     mean=(127.5, 127.5, 127.5),
     std=(127.5, 127.5, 127.5),
-    blocks=("conv", "expanded_conv", *_numbered("expanded_conv_", 1, 14), "conv_1"),
+    blocks=r"expanded_conv_\d+|expanded_conv|conv_\d+|conv",
     options=_NO_PREPROCESSING,
 )
 FAMILIES = (

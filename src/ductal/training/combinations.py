@@ -93,8 +93,8 @@ def _unfreeze_mistakes(recipe: Recipe) -> list[str]:
     for number, stage in enumerate(recipe.stages):
         if isinstance(stage.unfreeze, list):
             mistakes += [
-                f'stages.{number}.unfreeze: {recipe.backbone} has no block "{part}"; blocks of {family.name}: '
-                + ", ".join(family.blocks)
+                f'stages.{number}.unfreeze: {recipe.backbone} has no block "{part}"; blocks of {family.name} are '
+                f"called {family.block_names}"
                 for part in stage.unfreeze if not family.may_have(part)
             ]  # fmt: skip
         elif isinstance(stage.unfreeze, int) and recipe.backbone in CHAINS:

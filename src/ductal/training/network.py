@@ -218,13 +218,14 @@ def _chosen_names(network: Network, stage: Stage, recipe: Recipe) -> set[str]:
             )
         return set(names[-stage.unfreeze :])
     family = family_of(recipe.backbone)
+    weighted = [layer.name for layer in network.base_layers() if layer.weights]
     chosen: set[str] = set()
     for part in stage.unfreeze:
         found = family.layers_of(part, names)
-        if not found:
-            blocks = dict.fromkeys(family.block_of(layer.name) for layer in network.base_layers() if layer.weights)
+        if not set(weighted).intersection(found):  # or it would have no effect
+            blocks = dict.fromkeys(map(family.block_of, weighted))
             raise RecipeError(
-                f'Stage "{stage.name}": no layer of {recipe.backbone} starts with "{part}". '
+                f'Stage "{stage.name}": no layer of {recipe.backbone} with weights starts with "{part}". '
                 f"Blocks: {', '.join(block for block in blocks if block)}."
             )
         chosen.update(found)
