@@ -5,9 +5,10 @@
 A record is what a command printed or wrote, unchanged (prior.csv: the lines of four calls, without the last column,
 a text). `docs/measured/figures.json` says by which command each was made, and which figures it gives: those of a
 table's columns, of single cells, or of a sentence, in which {} stands for a number. Every one must be the record's,
-rounded as shown. Tables without a measurement (limits, formulas, estimates) are listed there, too, with the reason,
-so that a new table is not overlooked. To measure again, run the command, put what it gives in the record's place,
-and run this. Prints a line for each table and sentence; exit code 1 when a figure differs or a table is not listed.
+rounded as shown. Tables and running text without a measurement (limits, formulas, versions) are listed there, too,
+with the reason, so that no new figure is overlooked. To measure again, run the command, put what it gives in the
+record's place, and run this. Prints a line for each table and sentence; exit code 1 when a figure differs or is not
+listed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from running_figures import pattern, unlisted
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "docs" / "measured"
@@ -144,8 +147,7 @@ def _wanted(table: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
 def compare_text(text: dict[str, Any]) -> tuple[int, list[str]]:
     """The same of a sentence, which must be in the document once."""
     document = " ".join((ROOT / text["document"]).read_text(encoding="utf-8").split())
-    number = r"([+-]?\d[\d,]*(?:\.\d+)?)"
-    found = re.findall(number.join(map(re.escape, text["text"].split("{}"))), document)
+    found = re.findall(pattern(text["text"]), document)
     if len(found) != 1:
         return 0, [f"found {len(found)} times"]
     shown = [one for word in ([found[0]] if isinstance(found[0], str) else found[0]) for one in numbers(word)]
@@ -153,6 +155,22 @@ def compare_text(text: dict[str, Any]) -> tuple[int, list[str]]:
     expected = [figure(kept, place) for place in text["values"]]
     ok = len(shown) == len(expected) and same(shown, expected)
     return len(expected), [] if ok else [f"{[value for value, _ in shown]}, measured {expected}"]
+
+
+def overlooked(known: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """Tables with figures, and figures in running text, for which there is neither a record nor a reason."""
+    listed = {(table["document"], table["header"]) for table in [*known["tables"], *known["not_measured"]]}
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        name = path.relative_to(ROOT).as_posix()
+        for header, rows in tables(path).items():
+            if (name, header) not in listed and any(numbers(cell) for row in rows for cell in row):
+                yield f"{name}: {header[:70]}"
+        texts = [one["text"] for one in known["texts"] if one["document"] == name]
+        stated = [one for one in known["stated"] if one["document"] == name]
+        fragments = [text for one in stated for text in one.get("texts", [])]
+        whole = [heading for one in stated for heading in one.get("sections", [])]
+        document = path.read_text(encoding="utf-8")
+        yield from (f"{name}: {place}" for place in unlisted(document, texts, fragments, whole))
 
 
 def main() -> None:
@@ -165,13 +183,9 @@ def main() -> None:
         print(f"{entry['document']}: {entry.get('header', entry.get('text'))[:70]}: {count}, {len(differing)} differ")
         for line in differing:
             print(f"    {line}")
-    listed = {(table["document"], table["header"]) for table in [*known["tables"], *known["not_measured"]]}
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        name = path.relative_to(ROOT).as_posix()
-        for header, rows in tables(path).items():
-            if (name, header) not in listed and any(numbers(cell) for row in rows for cell in row):
-                wrong += 1
-                print(f"{name}: {header[:70]}: neither a record nor a reason why there is none")
+    for place in overlooked(known):
+        wrong += 1
+        print(f"{place}: neither a record nor a reason why there is none")
     raise SystemExit(1 if wrong else 0)
 
 

@@ -22,6 +22,7 @@ def script() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["verify_docs"] = module
+    sys.path.insert(0, str(SCRIPT.parent))
     spec.loader.exec_module(module)
     return module
 
@@ -77,15 +78,30 @@ def test_a_changed_or_lost_sentence_is_found(script: ModuleType, elsewhere: Path
     assert script.compare_text(text) == (0, ["found 0 times"])
 
 
-def test_a_table_of_figures_that_is_not_listed_is_found(
-    script: ModuleType, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("added", "told"),
+    [
+        ("| new | figure |\n|---|---|\n| a | 0.99 |", ["| new | figure |"]),
+        (
+            "It takes 12 s for 4,321 patches (`0.5`, [a 3.5](x_1.5.md), arXiv 1706.04599).",
+            ["12 s", "4,321", "3.5"],
+        ),
+    ],
+    ids=["table", "running text"],
+)
+def test_a_new_figure_that_is_not_listed_is_found(
+    added: str, told: list[str], script: ModuleType, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with (elsewhere / "docs/slides.md").open("a", encoding="utf-8") as handle:
-        handle.write("\n| new | figure |\n|---|---|\n| a | 0.99 |\n")
+    with (elsewhere / "docs/splits.md").open("a", encoding="utf-8") as handle:
+        handle.write(f"\n{added}\n")
     with pytest.raises(SystemExit) as ended:
         script.main()
     assert ended.value.code == 1
-    assert "docs/slides.md: | new | figure |: neither a record nor a reason" in capsys.readouterr().out
+    lines = [line for line in capsys.readouterr().out.splitlines() if "neither a record nor a reason" in line]
+    assert len(lines) == len(told)
+    for line, figure in zip(lines, told, strict=True):
+        assert line.startswith("docs/splits.md")
+        assert figure in line
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -98,3 +114,12 @@ def test_numbers_carry_the_precision_they_are_shown_with(script: ModuleType) -> 
     shown = script.numbers("**+15.9x**, 18,302 and 1.2e-07 of `vgg16`")
     assert [value for value, _ in shown] == [15.9, 18302, 1.2e-7]
     assert [half for _, half in shown] == pytest.approx([0.05, 0.5, 0.05e-7])
+
+
+def test_what_is_stated_without_a_record_is_still_in_the_documents(script: ModuleType) -> None:
+    for entry in known()["stated"]:
+        document = (script.ROOT / entry["document"]).read_text(encoding="utf-8")
+        assert entry["why"]
+        assert set(entry.get("sections", [])) <= {line.lstrip("# ") for line in document.splitlines()}
+        for text in entry.get("texts", []):
+            assert text in " ".join(document.split()), entry["document"]
