@@ -156,6 +156,29 @@ def test_columns_of_others_are_not_read_and_memory_is_that_of_pandas(
         read_table(tmp_path / "long.parquet", ["yes"])
 
 
+def test_a_long_text_that_all_rows_share_is_not_written_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    for length, rows in ((2**20, 2 * 10**6), (records.MAX_TEXT_BYTES + 1, 1)):  # the first: 2 TB of text
+        shared = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * length]))
+        pq.write_table(pa.table({"patient": shared}), file, compression="zstd")
+        assert file.stat().st_size < 10_000
+        before = pa.total_allocated_bytes()
+        with pytest.raises(ValueError, match=rf"a text in it has {length} bytes"):
+            read_table(file, ["patient"])
+        assert pa.default_memory_pool().max_memory() - before < 10**9
+    shared = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0]), pa.array(["é", ""]))
+    pq.write_table(pa.table({"patient": shared}), file)
+    assert read_table(file, ["patient"])["patient"].tolist()[:2] == ["é", ""]
+
+
+def test_text_that_repeats_parts_of_the_text_before_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"patient": ["x" * 2**16 + str(number) for number in range(100)]})
+    kinds = {"patient": "DELTA_BYTE_ARRAY"}
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False, column_encoding=kinds)
+    with pytest.raises(ValueError, match="encoded as DELTA_BYTE_ARRAY"):
+        read_table(tmp_path / "a.parquet", ["patient"])
+
+
 def test_no_column_becomes_the_index(tmp_path: Path) -> None:
     pd.DataFrame({"patch_id": ["a", "b"], "x": ["c", "d"]}).set_index("x").to_parquet(tmp_path / "a.parquet")
     assert list(read_table(tmp_path / "a.parquet", ["patch_id", "x"])) == ["patch_id", "x"]

@@ -13,7 +13,9 @@ MAX_JSON_BYTES = 64 * 2**20
 MAX_TABLE_BYTES = 2**30  # of the file
 MAX_TABLE_MEMORY = 4 * 2**30
 MAX_ROWS, MAX_COLUMNS = 20_000_000, 500
-_BATCH = 4096
+MAX_TEXT_BYTES = 4096  # of one value: names, places and reasons are in tables
+_BATCH = 16_384
+_ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}  # none repeats parts of a text
 _CODECS = {"SNAPPY", "ZSTD", "UNCOMPRESSED"}  # what is written here
 
 
@@ -48,8 +50,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: not Parquet, damaged, without one of the columns, packed otherwise than here, too large, or a
-            column is neither numbers nor text nor yes and no.
+        ValueError: not Parquet, damaged, without one of the columns, packed otherwise than here, too large, with a
+            text longer than `MAX_TEXT_BYTES`, or a column is neither numbers nor text nor yes and no.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -57,11 +59,14 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise ValueError(f"the file is larger than {MAX_TABLE_BYTES >> 20} MiB")
-        with pq.ParquetFile(path) as file:
+        # Text is read as the distinct values and their numbers, so that a long one that all rows share is there once
+        # while it is looked at.
+        with pq.ParquetFile(path, read_dictionary=list(columns)) as file:
             _check_shape(file.metadata, file.schema_arrow, columns)
             # Pandas takes 8 bytes for many values that Arrow has in a bit or none.
             batches, taken = [], 8 * file.metadata.num_rows * len(columns)
-            for batch in file.iter_batches(_BATCH, columns=list(columns)):
+            for packed in file.iter_batches(_BATCH, columns=list(columns)):
+                batch = pa.RecordBatch.from_arrays(list(map(_plain, packed.columns)), names=packed.schema.names)
                 taken += batch.nbytes
                 if taken > MAX_TABLE_MEMORY:
                     raise ValueError(f"it takes more than {MAX_TABLE_MEMORY >> 30} GiB once unpacked")
@@ -76,6 +81,19 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
+def _plain(column: Any) -> Any:
+    """A column of a batch with its text written out, of which no value may be long."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    if not types.is_dictionary(column.type):
+        return column
+    longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+    if longest > MAX_TEXT_BYTES:
+        raise ValueError(f"a text in it has {longest} bytes, more than {MAX_TEXT_BYTES}")
+    return column.dictionary_decode()
+
+
 def _check_shape(metadata: Any, schema: Any, columns: Sequence[str]) -> None:
     from pyarrow import types
 
@@ -85,8 +103,12 @@ def _check_shape(metadata: Any, schema: Any, columns: Sequence[str]) -> None:
     if missing:
         raise ValueError(f"it lacks the columns {', '.join(missing)}")
     plain = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string)
+
+    def values_of(kind: Any) -> Any:
+        return kind.value_type if types.is_dictionary(kind) else kind
+
     for name in columns if metadata.num_rows else ():  # without rows, a column of text has no type
-        kind = schema.field(name).type
+        kind = values_of(schema.field(name).type)
         if not any(is_kind(kind) for is_kind in plain):
             raise ValueError(f"its column {name} holds {kind}, not numbers or text")
     for group in range(metadata.num_row_groups):
@@ -94,3 +116,6 @@ def _check_shape(metadata: Any, schema: Any, columns: Sequence[str]) -> None:
         codecs = {part.column(number).compression for number in range(part.num_columns)}
         if codecs - _CODECS:
             raise ValueError(f"it is packed with {', '.join(sorted(codecs - _CODECS))}, not as tables are here")
+        encodings = {code for number in range(part.num_columns) for code in part.column(number).encodings}
+        if not encodings <= _ENCODINGS:
+            raise ValueError(f"it is encoded as {', '.join(sorted(encodings - _ENCODINGS))}, not as tables are here")
