@@ -7,7 +7,7 @@ verify-docs: ## figures in README and docs against the records in docs/measured
 	$(PYTHON) benchmarks/verify_docs.py
 
 fuzz: ## damaged files for every reader, docs/reliability.md
-	$(PYTHON) benchmarks/fuzz.py --inputs 12000 --seed 1
+	$(PYTHON) benchmarks/fuzz.py --inputs 13000 --seed 1
 
 audit: ## known vulnerabilities of the pinned versions (pip install pip-audit; asks PyPI's service)
 	pip-audit --requirement constraints.txt --disable-pip --no-deps

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from fuzz_readers import CHECKPOINT_KEY, READERS
 from PIL import Image
 
@@ -45,6 +46,14 @@ def images(rng: np.random.Generator) -> dict[str, bytes]:
     }
 
 
+def _table(rng: np.random.Generator) -> pd.DataFrame:
+    """As predictions are kept: text of which much and little repeats itself, and numbers."""
+    patients = [str(8000 + number // 40) for number in range(200)]
+    names = [f"{patient}_idx5_x{number}_class0" for number, patient in enumerate(patients)]
+    label = (np.arange(200) % 2).astype(np.int8)
+    return pd.DataFrame({"patch_id": names, "patient": patients, "label": label, "prob": rng.random(200)})
+
+
 def make_seeds(folder: Path) -> None:
     """Write a folder of honest files for each reader below `folder`."""
     rng = np.random.default_rng(0)
@@ -57,6 +66,8 @@ def make_seeds(folder: Path) -> None:
             for number in range(4):
                 label = number % 2
                 archive.writestr(f"77/{label}/77_idx5_x{50 * number + 1}_y51_class{label}.png", encoded(patch(rng)))
+    for codec in ("snappy", "zstd", None):
+        _table(rng).to_parquet(folder / "table" / f"{codec or 'plain'}.parquet", compression=codec)
     _slides(folder / "slide", rng)
     for recipe in (resources.files("ductal.training") / "recipes").iterdir():
         (folder / "recipe" / recipe.name).write_bytes(recipe.read_bytes())

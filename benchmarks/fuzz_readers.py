@@ -98,6 +98,17 @@ def read_cohort(folder: Path, name: str) -> None:  # noqa: ARG001
     cohort.groups.tolist()
 
 
+def read_tables(folder: Path, name: str) -> None:
+    """A Parquet table of numbers and text, as whoever reads one reads it."""
+    from ductal.errors import RunError
+    from ductal.loading.records import read_table
+
+    try:
+        read_table(folder / name, ["patch_id", "patient", "label", "prob"])
+    except (OSError, ValueError) as error:
+        raise RunError(str(error)) from error
+
+
 def read_space(folder: Path, name: str) -> None:
     """A search space, and whether a recipe has what it varies."""
     from ductal.training.recipe_file import load_recipe
@@ -137,6 +148,7 @@ READERS: dict[str, Callable[[Path, str], None]] = {
     "run": read_run,
     "network": read_network,
     "cohort": read_cohort,
+    "table": read_tables,
     "space": read_space,
     "encoder": read_encoder,
     "checkpoint": read_checkpoint,

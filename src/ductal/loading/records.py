@@ -15,8 +15,6 @@ MAX_TABLE_MEMORY = 4 * 2**30
 MAX_ROWS, MAX_COLUMNS = 20_000_000, 500
 MAX_TEXT_BYTES = 4096  # of one value: names, places and reasons are in tables
 _BATCH = 16_384
-_ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}  # none repeats parts of a text
-_CODECS = {"SNAPPY", "ZSTD", "UNCOMPRESSED"}  # what is written here
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: not Parquet, damaged, without one of the columns, packed otherwise than here, too large, with a
+        ValueError: not Parquet, damaged, without one of the columns, with text in another encoding, too large, with a
             text longer than `MAX_TEXT_BYTES`, or a column is neither numbers nor text nor yes and no.
     """
     import pyarrow as pa
@@ -60,21 +58,26 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise ValueError(f"the file is larger than {MAX_TABLE_BYTES >> 20} MiB")
         # Text is read as the distinct values and their numbers, so that a long one that all rows share is there once
-        # while it is looked at.
+        # while it is looked at; Arrow refuses then what repeats parts of the text before (DELTA_BYTE_ARRAY). What the
+        # footer says of a column (`row_group(0).column(0)`) is not asked: Arrow 26 aborts the process where it is
+        # damaged, while reading raises an error.
         with pq.ParquetFile(path, read_dictionary=list(columns)) as file:
             _check_shape(file.metadata, file.schema_arrow, columns)
             # Pandas takes 8 bytes for many values that Arrow has in a bit or none.
             batches, taken = [], 8 * file.metadata.num_rows * len(columns)
             for packed in file.iter_batches(_BATCH, columns=list(columns)):
+                # Text that is no UTF-8 would be found where it is used, and a number without a value never.
+                packed.validate(full=True)
                 batch = pa.RecordBatch.from_arrays(list(map(_plain, packed.columns)), names=packed.schema.names)
                 taken += batch.nbytes
                 if taken > MAX_TABLE_MEMORY:
                     raise ValueError(f"it takes more than {MAX_TABLE_MEMORY >> 30} GiB once unpacked")
-                batch.validate(full=True)  # text that is no UTF-8 would be found where it is used
                 batches.append(batch)
             schema = batches[0].schema if batches else file.schema_arrow
         # What pandas has noted in the file could make a column the index.
         return pa.Table.from_batches(batches, schema=schema).select(list(columns)).to_pandas(ignore_metadata=True)
+    except NotImplementedError as error:
+        raise ValueError(f"text in it is encoded otherwise than in tables here: {error}") from error
     except (OSError, ValueError):
         raise
     except Exception as error:  # Arrow and pandas have many kinds for a damaged file
@@ -111,11 +114,3 @@ def _check_shape(metadata: Any, schema: Any, columns: Sequence[str]) -> None:
         kind = values_of(schema.field(name).type)
         if not any(is_kind(kind) for is_kind in plain):
             raise ValueError(f"its column {name} holds {kind}, not numbers or text")
-    for group in range(metadata.num_row_groups):
-        part = metadata.row_group(group)
-        codecs = {part.column(number).compression for number in range(part.num_columns)}
-        if codecs - _CODECS:
-            raise ValueError(f"it is packed with {', '.join(sorted(codecs - _CODECS))}, not as tables are here")
-        encodings = {code for number in range(part.num_columns) for code in part.column(number).encodings}
-        if not encodings <= _ENCODINGS:
-            raise ValueError(f"it is encoded as {', '.join(sorted(encodings - _ENCODINGS))}, not as tables are here")
