@@ -23,6 +23,12 @@ def test_probabilities_that_are_none_are_refused() -> None:
             parity.compare(exactly(0.1, 0.9), np.array(found, np.float32), "float32", threshold=0.5, labels=None)
 
 
+def test_a_run_that_gives_no_numbers_is_refused() -> None:
+    for found in ([0.1, 0.9], [0.1, np.nan]):
+        with pytest.raises(ExportError, match="The run itself gives no number for 1 of 2 patches"):
+            parity.compare(exactly(0.1, np.nan), np.array(found, np.float32), "float32", threshold=0.5, labels=None)
+
+
 def test_the_bound_of_float32_is_strict() -> None:
     settings: dict[str, Any] = {"threshold": 0.5, "labels": None}
     near, far = (np.array([0.1, 0.9 + off], np.float32) for off in (0.9e-4, 1.1e-4))

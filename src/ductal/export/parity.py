@@ -97,14 +97,10 @@ def compare(
         labels: int8 (n,) of real patches, for what 16 and 8 bits cost; else None.
 
     Raises:
-        ExportError: a bound is passed, or a probability is missing or no number.
+        ExportError: a bound is passed, or a probability, of the run or of the export, is missing or no number.
     """
     expected = reference.probs
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        raise ExportError(
-            f"The exported model gives {found.shape} probabilities, {int((~np.isfinite(found)).sum())} of them no "
-            f"numbers, for {len(expected)} patches. Nothing was kept. Choose another format."
-        )
+    _check_numbers(expected, found)
     apart = np.abs(found.astype(np.float64) - expected)
     changed = (found >= threshold) != (expected >= threshold)
     compared = Comparison(
@@ -136,3 +132,18 @@ def _cost(
         return {}
     run, export = (binary_metrics(labels, np.clip(probs, 0, 1), threshold) for probs in (reference, found))
     return {name: {"run": run[name], "export": export[name]} for name in INT8_COST}
+
+
+def _check_numbers(expected: np.ndarray, found: np.ndarray) -> None:
+    """What is no number passes every bound, since no comparison with it is true."""
+    unknown = int((~np.isfinite(expected)).sum())
+    if unknown:
+        raise ExportError(
+            f"The run itself gives no number for {unknown} of {len(expected)} patches, so that no export can be "
+            "compared with it. Nothing was kept. Train it anew."
+        )
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise ExportError(
+            f"The exported model gives {found.shape} probabilities, {int((~np.isfinite(found)).sum())} of them no "
+            f"numbers, for {len(expected)} patches. Nothing was kept. Choose another format."
+        )
