@@ -74,11 +74,11 @@ def test_every_operation_changes_a_patch_and_the_other_direction_otherwise(name:
 
 @pytest.mark.parametrize(
     ("name", "enhance"),
-    zip(
-        ("brightness", "contrast", "saturation"),
-        (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color),
-        strict=True,
-    ),
+    [
+        ("brightness", ImageEnhance.Brightness),
+        ("contrast", ImageEnhance.Contrast),
+        ("saturation", ImageEnhance.Color),
+    ],
 )
 @pytest.mark.parametrize("size", [-0.5, 0.4])
 def test_colours_change_as_pillow_changes_them(name: str, enhance: type, size: float) -> None:
