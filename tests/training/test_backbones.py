@@ -91,7 +91,7 @@ def test_uint8_patches_give_probabilities_and_are_saved_with_all_that_is_needed(
     before = np.asarray(network.model(PATCHES, training=False))
     assert before.shape == (2, 1)
     assert before.dtype == np.float32
-    assert ((before >= 0) & (before <= 1)).all()  # the deepest, untrained, saturate
+    assert ((before > 0) & (before < 1)).all()
     if backbone in SMALLEST or ALL:
         network.model.save(tmp_path / "model.keras")
         loaded = load_keras(tmp_path / "model.keras")  # as that of a stranger

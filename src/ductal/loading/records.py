@@ -47,9 +47,9 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         columns: which; what else is in the file is not read.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: not Parquet, damaged, without one of the columns, with text in another encoding, too large, with a
-            text longer than `MAX_TEXT_BYTES`, or a column is neither numbers nor text nor yes and no.
+        OSError: it cannot be read, or text in it is in an encoding that Arrow cannot give as distinct values.
+        ValueError: not Parquet, damaged, without one of the columns, too large, with a text longer than
+            `MAX_TEXT_BYTES`, or a column is neither numbers nor text nor yes and no.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -76,8 +76,6 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             schema = batches[0].schema if batches else file.schema_arrow
         # What pandas has noted in the file could make a column the index.
         return pa.Table.from_batches(batches, schema=schema).select(list(columns)).to_pandas(ignore_metadata=True)
-    except NotImplementedError as error:
-        raise ValueError(f"text in it is encoded otherwise than in tables here: {error}") from error
     except (OSError, ValueError):
         raise
     except Exception as error:  # Arrow and pandas have many kinds for a damaged file
@@ -105,12 +103,10 @@ def _check_shape(metadata: Any, schema: Any, columns: Sequence[str]) -> None:
     missing = sorted(set(columns) - set(schema.names))
     if missing:
         raise ValueError(f"it lacks the columns {', '.join(missing)}")
-    plain = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string)
-
-    def values_of(kind: Any) -> Any:
-        return kind.value_type if types.is_dictionary(kind) else kind
-
+    text = (types.is_string, types.is_large_string)
+    plain = (types.is_integer, types.is_floating, types.is_boolean, *text)
     for name in columns if metadata.num_rows else ():  # without rows, a column of text has no type
-        kind = values_of(schema.field(name).type)
-        if not any(is_kind(kind) for is_kind in plain):
+        kind = schema.field(name).type
+        packed = types.is_dictionary(kind)  # as text is read here
+        if not any(is_kind(kind.value_type if packed else kind) for is_kind in (text if packed else plain)):
             raise ValueError(f"its column {name} holds {kind}, not numbers or text")
