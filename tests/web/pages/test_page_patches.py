@@ -155,9 +155,9 @@ def test_a_row_opens_its_patch_and_back_leads_to_the_table(page: Any) -> None:
     page.wait_for_selector("#patch-done:visible")
     assert page.inner_text("#patch-title") == "Called cancer"
     page.click("#patch-back")
-    assert page.is_visible("#batch-table")
+    page.wait_for_selector("#batch-table:visible")  # the browser tells of a new address a moment later
     page.go_back()
-    assert page.is_visible("#patch-done")
+    page.wait_for_selector("#patch-done:visible")
 
 
 def test_samples_are_there_to_click_at_once(page: Any, server: Server) -> None:
