@@ -18,6 +18,7 @@ ARGUMENTS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 AXE = "DUCTAL_AXE"  # names axe.min.js of the npm package axe-core
+LATE = "DUCTAL_LATE"  # set: what the page waits for comes later, see late.js
 
 
 @contextmanager
@@ -50,6 +51,8 @@ def open_page(
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | settings))
     if token:
         context.add_init_script(f"sessionStorage.setItem('ductal.token', '{token}')")
+    if os.environ.get(LATE):
+        scripts = (Path(__file__).with_name("late.js"), *scripts)
     for script in scripts:
         context.add_init_script(path=script)
     page = context.new_page()

@@ -101,6 +101,16 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     until(page, "document.activeElement.id === 'start-title'")
 
 
+def test_an_event_that_comes_late_does_not_take_the_focus(page: Any) -> None:
+    give(page, FILES[0])
+    page.wait_for_selector("#patch-done:visible")
+    page.wait_for_timeout(400)  # the event of the address has come
+    page.focus("#view-patch a[href='#start']")
+    page.evaluate("window.dispatchEvent(new HashChangeEvent('hashchange'))")
+    page.wait_for_timeout(400)
+    assert page.evaluate("document.activeElement.textContent") == "Another picture"
+
+
 def test_a_screen_reader_is_told_of_results(page: Any) -> None:
     give(page, FILES[1])
     until(page, "document.querySelector('#announcer').textContent.startsWith('Called cancer')")

@@ -16,12 +16,18 @@ const VIEWS = {
   region: { title: "A region", has: hasRegion },
 };
 let limits = {};
+let current = "start";
 
-/** Show what the address says, or the start when there is nothing to show. */
+/** What the address says was changed by a link or the browser's buttons; the start when there is nothing to show. */
 function route() {
   const wanted = location.hash.slice(1);
   if (wanted && !(wanted in VIEWS)) return; // the link that skips to the content
   const name = VIEWS[wanted]?.has() ? wanted : "start";
+  if (name !== current) show(name); // else the event is late, and the focus may have moved on
+}
+
+function show(name) {
+  current = name;
   for (const each of Object.keys(VIEWS)) shown(byId(`view-${each}`), each === name);
   document.title = `${VIEWS[name].title} · ductal`;
   window.scrollTo(0, 0);
@@ -29,8 +35,8 @@ function route() {
 }
 
 function go(name) {
-  if (location.hash === `#${name}`) route();
-  else location.hash = name; // the browser's back button then leads back
+  location.hash = name; // the browser's back button then leads back
+  show(name);
 }
 
 /** Files that the user gave. */
