@@ -136,10 +136,9 @@ def _digits(cell: str) -> str:
 
 def _wanted(table: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
     """(row, column, places in the record) of each cell."""
-    for name, source in table.get("rows", {}).items():
-        line, star = (source, "") if isinstance(source, str) else source
+    for name, line in table.get("rows", {}).items():
         for column, fields in table["columns"].items():
-            yield name, column, [f"{line} > {field.replace('*', star)}" for field in fields]
+            yield name, column, [f"{line} > {field}" for field in fields]
     for name, column, places in table.get("cells", []):
         yield name, column, places
 
