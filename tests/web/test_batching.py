@@ -97,9 +97,12 @@ def test_sizes(largest: int, sizes: list[int]) -> None:
 
 def test_a_lone_patch_waits_no_longer_than_it_must() -> None:
     queue = batcher(Counting(), wait_seconds=0.05)
-    started = time.monotonic()
-    ask(queue, 7)
-    assert 0.04 < time.monotonic() - started < 5  # where another process has the cores, waking up takes a while
+    took = []
+    for value in range(5):
+        started = time.monotonic()
+        ask(queue, value)
+        took.append(time.monotonic() - started)
+    assert 0.04 < min(took) < 0.5  # of five, since waking up takes a while where other processes have the cores
     queue.close()
 
 
@@ -155,7 +158,7 @@ def test_a_client_that_leaves_does_not_matter() -> None:
 
 
 def test_closing_answers_what_waits_and_ends_the_threads() -> None:
-    queue = batcher(Counting(0.02), wait_seconds=1.0)
+    queue = batcher(Counting(0.02), wait_seconds=0.05)
 
     async def ask_and_close() -> np.ndarray:
         asked = [asyncio.create_task(queue.predict(patches(value))) for value in range(40)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -33,8 +34,9 @@ class _Range(_Settings):
         return self
 
     @property
+    @abstractmethod
     def bounds(self) -> tuple[float, float, float | None]:
-        raise NotImplementedError
+        """Lowest value, highest value, step."""
 
     def extremes(self) -> list[Any]:
         """The values to try a recipe with."""
